@@ -1,0 +1,81 @@
+/**
+ * What every phase of the lifecycle shares: the words a state may use, the steps of a plan, the shape of a phase file.
+ *
+ * The machine has no context: it is finite, so a guard may ask only which states the node is in and what the event says
+ * in `then`. Whatever else a node remembers is folded beside it, in facts.ts and work.ts (ADR 2).
+ */
+import { and, not, or, setup, stateIn } from 'xstate'
+import { z } from 'zod'
+import type { EventType } from './machine.ts'
+
+/** Effects that a busy state may name on entry. The shell looks them up; a machine never runs one. */
+export const EFFECTS = ['verify', 'discover', 'burn-in', 'clean', 'deploy', 'undeploy', 'switch-power'] as const
+export type EffectName = (typeof EFFECTS)[number]
+
+/** The busy states of the life region; a test holds this list against the tags. */
+export const BUSY = ['verifying', 'discovering', 'burning-in', 'cleaning', 'deploying', 'undeploying'] as const
+
+const intent = () => {
+  throw new Error('a machine only names its effects; the shell runs them')
+}
+
+export const phase = setup({
+  types: {
+    context: {} as Record<never, never>,
+    events: {} as { type: EventType; then?: string | undefined },
+    meta: {} as { doc: string },
+    tags: {} as 'stable' | 'busy' | 'failed',
+  },
+  guards: {
+    /** May a phase of life start? Not in maintenance, and not while the power is being switched. */
+    free: and([stateIn({ maintenance: 'off' }), stateIn({ power: 'settled' })]),
+    settled: stateIn({ power: 'settled' }),
+    /** May the power be switched? Not while the lifecycle is at work on the node. */
+    idle: not(or([...BUSY, 'unknown', 'forgotten'].map((name) => stateIn({ life: name })))),
+    known: not(or(['unknown', 'forgotten'].map((name) => stateIn({ life: name })))),
+    freeThenBurnIn: and(['free', ({ event }) => event.then === 'burning-in']),
+    freeThenClean: and(['free', ({ event }) => event.then === 'cleaning']),
+    thenClean: ({ event }) => event.then === 'cleaning',
+    thenAvailable: ({ event }) => event.then === 'available',
+  },
+  actions: {
+    ...(Object.fromEntries(EFFECTS.map((name) => [name, intent])) as { [E in EffectName]: typeof intent }),
+    /** The facts change, the state does not. */
+    record: () => {},
+  },
+})
+
+const json: z.ZodType<JsonValue> = z.lazy(() =>
+  z.union([z.null(), z.boolean(), z.number(), z.string(), z.array(json), z.record(z.string(), json)]),
+)
+export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
+export const jsonObject = z.record(z.string(), json)
+export type JsonObject = z.infer<typeof jsonObject>
+
+/** One step of a plan: what to do by which interface of the driver, and how long it may take once it has started. */
+export const step = z.object({
+  interface: z.string().min(1),
+  step: z.string().min(1),
+  args: jsonObject.default({}),
+  deadline_s: z.number().positive(),
+})
+export type Step = z.infer<typeof step>
+
+/** The most steps one plan may have. */
+export const MAX_PLAN_STEPS = 64
+export const plan = z.array(step).max(MAX_PLAN_STEPS)
+
+/** The plans of a request: one for each effect that it will lead through. */
+export const plans = z.partialRecord(z.enum(EFFECTS), plan)
+export type Plans = z.infer<typeof plans>
+
+/** A full document kept in the blob store. */
+export const blobRef = z.object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), bytes: z.int().nonnegative() })
+
+/** Why a phase ended badly: a word for programs, a sentence for people, and the step that it happened in. */
+export const failure = z.object({
+  code: z.string(),
+  reason: z.string(),
+  step: z.string().nullable().default(null),
+})
+export type Failure = z.infer<typeof failure>
