@@ -90,6 +90,19 @@ suite('the vault', () => {
     assert.throws(() => again.put('never-seen', 'bmc', 'late'), code('shredded'))
   })
 
+  test('says when a reader keeps the old pages alive, and shreds them once it is gone', (t) => {
+    const { dir, path, vault } = start(t)
+    vault.put('n1', 'bmc', CANARY)
+    const reader = new DatabaseSync(path)
+    reader.exec('BEGIN')
+    const { wrapped } = reader.prepare('SELECT wrapped FROM keys').get() as { wrapped: Uint8Array }
+    assert.throws(() => vault.shred('n1'), /a reader of .* shred it again/)
+    assert.throws(() => vault.get('n1', 'bmc'), code('shredded'))
+    reader.close()
+    vault.shred('n1')
+    assert.ok(!everyByte(dir).includes(wrapped))
+  })
+
   test('notices every change: a flipped bit, a row put in the place of another, a key of another node', (t) => {
     const { path, vault } = start(t)
     vault.put('n1', 'bmc', 'one')

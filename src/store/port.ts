@@ -7,7 +7,7 @@
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined }
 
-/** An event before it is recorded. `id` is a UUID fixed before the first try, so that a retry is the same event. */
+/** An event before it is recorded. `id` is a UUID, unlike any other in the log and fixed before the first try, so that a retry is the same event. */
 export type NewEvent = {
   readonly id: string
   readonly type: string
@@ -58,14 +58,18 @@ export interface EventStore {
    * @param expected revision of the last event that the writer saw; `NO_STREAM` for a stream that must be new
    * @throws {RevisionConflict} when somebody else appended in between: read again and decide again
    * @throws {AppendTooLarge} above `MAX_APPEND_BYTES`
-   * @throws {StoreUnavailable} when it could not be made durable (disk full, I/O error); nothing of it is kept
+   * @throws {StoreUnavailable} when it could not be made durable (disk full, I/O error, closed): nobody was told of it;
+   *   to try again with the same ids and revision is safe
+   * @throws {TypeError} on what could never be appended: no event, no UUID, no name for a stream
    */
   append(stream: string, expected: number, events: readonly NewEvent[]): Promise<Appended>
   /** Events of one stream. A stream that nobody wrote to is empty, not an error. */
   read(stream: string, options?: ReadOptions): Promise<readonly Recorded[]>
   /**
    * Everything after a position in recorded order, in batches; 'caught-up' once history ends; then news as it comes,
-   * only after it is durable. Ends without an error when the signal aborts.
+   * only after it is durable. Ends without an error when the signal aborts or the store closes. Events of one batch may
+   * be shared with other followers: they are to be read, not changed.
+   * @throws {TypeError} on a position that is none of this store's, or lies beyond its end
    */
   follow(options: FollowOptions): AsyncIterable<readonly Recorded[] | 'caught-up'>
   /** The position of the last event of the whole log, null when it is empty. */

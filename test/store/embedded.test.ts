@@ -106,6 +106,19 @@ suite('the embedded store', { timeout: 120_000 }, () => {
     assert.throws(() => store.follow({ after: '77', signal: new AbortController().signal }), /beyond the end/)
   })
 
+  test('tells writers who are faster than the disk, and goes on with what it took', async (t) => {
+    const store = open(t, ':memory:')
+    const large = 'x'.repeat(1_000_000)
+    const results = await Promise.allSettled(
+      Array.from({ length: 80 }, (_, i) => store.append(`s-${i}`, NO_STREAM, events(1, large))),
+    )
+    const taken = results.filter((result) => result.status === 'fulfilled').length
+    assert.ok(taken >= 60 && taken < 80, `${taken} were taken`)
+    for (const result of results)
+      if (result.status === 'rejected') assert.match(String(result.reason), /StoreUnavailable.*cannot keep up/)
+    assert.equal((await store.append('later', NO_STREAM, events(1))).revision, 0)
+  })
+
   test('finishes running appends when it is closed, ends its followers, and then refuses', async (t) => {
     const path = join(directory(t), 'log.sqlite')
     const store = open(t, path)
@@ -242,7 +255,7 @@ const writeUntilKilled = async (t: TestContext, path: string, run: number): Prom
   if (!child.stdout) throw new Error('no output')
   for await (const line of createInterface({ input: child.stdout })) {
     lines.push(line)
-    if (lines.length === 500 + run * 137) child.kill('SIGKILL')
+    if (lines.length === 2_000 + run * 777) child.kill('SIGKILL')
   }
   await exited
   // The last line may have been cut by the kill.
