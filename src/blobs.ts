@@ -7,7 +7,7 @@ import { type Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 
 /** The most that one blob may have, whatever the caller allows. */
-export const MAX_BLOB_BYTES = 1_073_741_824
+const MAX_BLOB_BYTES = 1_073_741_824
 
 export type Blob = { readonly sha256: string; readonly bytes: number }
 

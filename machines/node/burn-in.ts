@@ -2,10 +2,10 @@
 import { z } from 'zod'
 import { editable, leave } from './enrolment.ts'
 import { begun, failed, type Fold } from './facts.ts'
-import { failure, phase, plans } from './phase.ts'
+import { failure, jsonObject, phase, plans } from './phase.ts'
 
 export const events = {
-  BurnInRequested: z.object({ plans }),
+  BurnInRequested: z.object({ profile: jsonObject.default({}), plans }),
   /** `then` says where a burn-in that was part of a provision leads on to. */
   BurnInSucceeded: z.object({ then: z.enum(['manageable', 'cleaning']) }),
   BurnInFailed: failure,

@@ -12,6 +12,7 @@ export const events = {
   ProvisionRequested: z.object({
     then: z.enum(['burning-in', 'cleaning']),
     erase: z.enum(ERASE),
+    profile: jsonObject.default({}),
     goal: z.literal('available').default('available'),
     plans,
   }),

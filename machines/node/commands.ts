@@ -3,10 +3,10 @@ import { z } from 'zod'
 import { needsBurnIn } from './burn-in.ts'
 import { ERASE } from './cleaning.ts'
 import { type Command, command } from './command.ts'
-import { image, ready } from './deployment.ts'
+import { ready } from './deployment.ts'
 import { accepts, type EventData, type EventType, type Node, type NodeEvent, stateOf } from './machine.ts'
 import { credential, MAX_PORTS, macAddress, metadata, nodeName } from './enrolment.ts'
-import { jsonObject, type Plans } from './phase.ts'
+import { type JsonObject, jsonObject, type Plans } from './phase.ts'
 import { POWER_ACTIONS } from './power.ts'
 
 const nothing = z.strictObject({})
@@ -85,7 +85,7 @@ export const commands = {
     body: z.strictObject({ profile: profile.default({}) }),
     event: 'BurnInRequested',
     effects: () => ['burn-in'],
-    propose: (_, { plans }) => [{ type: 'BurnInRequested', data: { plans } }],
+    propose: ({ profile }, { plans }) => [{ type: 'BurnInRequested', data: { profile: asJson(profile), plans } }],
   }),
   provide: command({
     doc: 'Make the node available: burn it in if the hardware was not, since it last changed; clean it.',
@@ -97,7 +97,18 @@ export const commands = {
     event: 'ProvisionRequested',
     effects: ({ burn_in }, { facts }) =>
       burn_in === 'always' || (burn_in === 'if-needed' && needsBurnIn(facts)) ? ['burn-in', 'clean'] : ['clean'],
-    propose: ({ erase }, { plans }) => [{ type: 'ProvisionRequested', data: provision(erase, plans) }],
+    propose: ({ erase, profile }, { plans }) => [
+      {
+        type: 'ProvisionRequested',
+        data: {
+          then: plans['burn-in'] ? 'burning-in' : 'cleaning',
+          erase,
+          profile: asJson(profile),
+          goal: 'available',
+          plans,
+        },
+      },
+    ],
   }),
   deploy: command({
     doc: 'Write an image to the disk, boot it, and hand the node to its tenant.',
@@ -107,10 +118,10 @@ export const commands = {
     propose: ({ config_drive, config_drive_secret, deploy_interface, ...body }, { node, plans, id }) => {
       const data: EventData<'DeploymentRequested'> = {
         ...body,
-        root_device: { ...body.root_device } as EventData<'DeploymentRequested'>['root_device'],
+        root_device: asJson(body.root_device),
         instance_id: id(),
         deploy_interface: deploy_interface ?? node.facts.deploy_interface ?? '',
-        config_drive: (config_drive ?? null) as EventData<'DeploymentRequested'>['config_drive'],
+        config_drive: config_drive ? asJson(config_drive) : null,
         config_drive_secret: config_drive_secret ?? null,
         plans,
       }
@@ -216,12 +227,8 @@ export const commands = {
 
 export type CommandName = keyof typeof commands
 
-const provision = (erase: (typeof ERASE)[number], plans: Plans): EventData<'ProvisionRequested'> => ({
-  then: plans['burn-in'] ? 'burning-in' : 'cleaning',
-  erase,
-  goal: 'available',
-  plans,
-})
+/** What a schema let through and has no undefined in it. */
+const asJson = (value: object) => JSON.parse(JSON.stringify(value)) as JsonObject
 
 const cleaningGoal = (node: Node): 'manageable' | 'available' =>
   stateOf(node) === 'manageable' || (stateOf(node) === 'clean-failed' && node.asked?.data['goal'] !== 'available')
@@ -251,6 +258,10 @@ const again = (node: Node): { plans: Plans; event: (plans: Plans) => NodeEvent }
     event: (fresh) => ({ type: asked.type as EventType, data: { ...asked.data, plans: fresh } }) as NodeEvent,
   }
 }
+
+/** What a plan for the command may depend on: its body, or for a retry what was asked before. */
+export const planBody = (node: Node, name: CommandName, body: object): Readonly<Record<string, unknown>> =>
+  name === 'retry' ? (node.asked?.data ?? {}) : (body as Readonly<Record<string, unknown>>)
 
 /** Whether the node has room for the command now; bodies that are wrong are another matter. */
 export const isAllowed = (node: Node, name: CommandName): boolean => {

@@ -22,7 +22,7 @@ const port = z.object({
 export type Port = z.infer<typeof port>
 
 /** The minimum that scheduling needs; the full document is in the blob store under `document`. */
-const hardware = z.object({
+export const hardware = z.object({
   arch: z.string(),
   cores: z.int().positive(),
   cpus: z.int().positive(),

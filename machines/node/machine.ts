@@ -69,6 +69,9 @@ export const machine = phase.createMachine({
   },
 })
 
+/** The states of life by name, as the machine has them. */
+export const lifeStates = machine.root.states['life']?.states ?? {}
+
 export type Life = SnapshotFrom<typeof machine>
 export type LifeState = Life['value']['life']
 
@@ -104,8 +107,8 @@ export const blank: Node = {
 export const stateOf = (node: Node): LifeState => node.life.value.life
 export const isBusy = (node: Node): boolean => node.work !== null
 
-/** The node one event later. @throws {UnexpectedEvent} rather than skip an event, so that a replay never lies. */
-export const evolve = (node: Node, event: NodeEvent, at: string): Node => {
+/** The node one event later; `command` names what led to it. @throws {UnexpectedEvent} rather than skip an event, so that a replay never lies. */
+export const evolve = (node: Node, event: NodeEvent, at: string, command?: string): Node => {
   const revision = node.revision + 1
   if (event.type in work.progress) {
     const next = node.work && work.advance(node.work, event as Parameters<typeof work.advance>[1], at)
@@ -118,7 +121,7 @@ export const evolve = (node: Node, event: NodeEvent, at: string): Node => {
   }
   const move = moveFrom(node.life, event)
   if (!move || isPremature(node, event)) throw new UnexpectedEvent(node, event)
-  const request = 'plans' in event.data ? ({ ...event, revision, at } as work.Request) : node.work?.request
+  const request = 'plans' in event.data ? ({ ...event, revision, at, command } as work.Request) : node.work?.request
   return {
     life: move.life,
     revision,

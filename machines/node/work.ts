@@ -68,6 +68,8 @@ export type Request = {
   readonly data: { readonly plans: Plans } & JsonObject
   readonly revision: number
   readonly at: string
+  /** The command that asked, as its events name it. */
+  readonly command: string | undefined
 }
 
 export type Work = {

@@ -8,7 +8,7 @@ const SCHEMA_VERSION = 1
 const CHECKPOINT_PAGES = 4_096
 const CACHE_KIB = 65_536
 /** Events whose place in their stream is known from memory only, until they go into the index together (ADR 3). */
-export const UNINDEXED_EVENTS = 8_192
+const UNINDEXED_EVENTS = 8_192
 
 /** An event as it goes into the file: JSON already text, so that what is counted is what is written. */
 export type Row = {

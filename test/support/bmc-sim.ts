@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import type { PowerState } from '../../src/drivers/port.ts'
+import type { PowerState } from '../../src/bmc/port.ts'
 import { CHASSIS_PROGRAM, emulatorCommands, lanConfig, SENSOR_RECORDS } from './bmc-sim-files.ts'
 
 /** How the chassis takes its commands; what is left out stays as it was. */

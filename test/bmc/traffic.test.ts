@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import type { Clock } from '../../src/clock.ts'
-import { MAX_WAITING_COMMANDS, traffic } from '../../src/drivers/traffic.ts'
+import { MAX_WAITING_COMMANDS, traffic } from '../../src/bmc/traffic.ts'
 import { isBmcError } from './bmc-contract.ts'
 
 const never = new AbortController().signal

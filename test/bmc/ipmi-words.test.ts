@@ -1,8 +1,8 @@
 /** What ipmitool prints, and what it means: the words that no simulator says, from its tables of status and completion codes. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { readBootDevice, readSel, readSensors } from '../../src/drivers/ipmi-answers.ts'
-import { ipmiError, quoted } from '../../src/drivers/ipmi-errors.ts'
+import { readBootDevice, readSel, readSensors } from '../../src/bmc/ipmi-answers.ts'
+import { ipmiError, quoted } from '../../src/bmc/ipmi-errors.ts'
 
 const asked = {
   to: 'read the power state',

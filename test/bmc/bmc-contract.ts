@@ -1,7 +1,7 @@
 /** What every controller must do, whatever the vendor and the protocol; runs against each driver's simulator. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { type Bmc, BmcError, BOOT_DEVICES, type PowerState } from '../../src/drivers/port.ts'
+import { type Bmc, BmcError, BOOT_DEVICES, type PowerState } from '../../src/bmc/port.ts'
 import type { Scope } from '../support/bmc-sim.ts'
 
 /** Opens a controller of a node that is off, without boot override; `scope` is told how to put it away again. */

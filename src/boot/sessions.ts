@@ -1,0 +1,111 @@
+/** Who an agent is: a one-time token buys it a session, of which the log keeps the hash. */
+import { createHash } from 'node:crypto'
+import { z } from 'zod'
+import { macAddress } from '../../machines/node/enrolment.ts'
+import type { Node } from '../../machines/node/machine.ts'
+import type { Blobs } from '../blobs.ts'
+import type { Ids } from '../clock.ts'
+import type { Commit } from '../commit.ts'
+import type { Fleet } from '../fleet.ts'
+import type { MasterKey } from '../vault-key.ts'
+import { readAgentToken, refusalOf } from './tokens.ts'
+
+export type Sessions = ReturnType<typeof openSessions>
+export type Session = { readonly id: string; readonly attempt: number }
+export type Hello =
+  | { readonly kind: 'welcome'; readonly session: string; readonly id: string }
+  | { readonly kind: 'refused'; readonly reason: string }
+
+/** The most bytes that an inventory document may have. */
+export const MAX_INVENTORY_BYTES = 1_048_576
+/** Refusals of one node are recorded at most this often: a loop in a ramdisk must not fill the log. */
+const REFUSAL_EVERY_MS = 10_000
+
+/** What must be in an inventory for the agent to be known by it; the rest is read where it is used. */
+const whoseInventory = z.object({
+  nics: z.array(z.object({ mac: macAddress })).max(256),
+  boot_nic: macAddress.optional(),
+})
+
+export type SessionTools = {
+  readonly fleet: Fleet
+  readonly commit: Commit
+  readonly blobs: Blobs
+  readonly key: MasterKey
+  readonly ids: Ids
+  readonly now: () => Date
+}
+
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
+
+export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionTools) => {
+  /** Sessions of work that is going on, by hash: from the fold, so that they outlive a restart. */
+  const live = new Map<string, Session>()
+  const refusedAt = new Map<string, number>()
+
+  fleet.follow((id, _, after, before) => {
+    const [was, is] = [before.work?.agent?.session_sha256, after.work?.agent?.session_sha256]
+    if (was === is) return
+    if (was !== undefined) live.delete(was)
+    if (is !== undefined && after.work) live.set(is, { id, attempt: after.work.request.revision })
+  })
+
+  /** Records that somebody was turned away, on the node that it concerns. */
+  const recordRefusal = async (id: string, reason: string, address: string, attempt: number | null) => {
+    const last_ms = refusedAt.get(id)
+    const now_ms = now().getTime()
+    if (last_ms !== undefined && now_ms - last_ms < REFUSAL_EVERY_MS) return
+    refusedAt.set(id, now_ms)
+    await commit(id, { actor: { kind: 'agent', name: address } }, () => [
+      { type: 'AgentRefused', data: { reason, address, attempt } },
+    ])
+  }
+
+  const refuse = async (
+    id: string | undefined,
+    reason: string,
+    address: string,
+    attempt: number | null,
+  ): Promise<Hello> => {
+    if (id !== undefined && fleet.get(id)) await recordRefusal(id, reason, address, attempt)
+    return { kind: 'refused', reason }
+  }
+
+  return {
+    /** @param inventory what the agent says of the node that it runs on */
+    async hello(token: string, inventory: unknown, address: string): Promise<Hello> {
+      const parsed = whoseInventory.safeParse(inventory)
+      if (!parsed.success)
+        return { kind: 'refused', reason: `the inventory is not readable: ${z.prettifyError(parsed.error)}` }
+      const macs = [...(parsed.data.boot_nic ? [parsed.data.boot_nic] : []), ...parsed.data.nics.map(({ mac }) => mac)]
+      const id = macs.map((mac) => fleet.withMac(mac)).find((found) => found !== undefined)
+      const scope = readAgentToken(key, token)
+      if (!scope) return refuse(id, 'the token is not one of ours', address, null)
+      const node = id === undefined ? undefined : fleet.get(id)
+      if (id === undefined || !node)
+        return refuse(scope.node, 'none of its MACs belongs to a node', address, scope.attempt)
+      const reason = refusalOf(scope, id, node)
+      if (reason) return refuse(id, reason, address, scope.attempt)
+
+      const document = await blobs.put(Buffer.from(JSON.stringify(inventory)), { limit_bytes: MAX_INVENTORY_BYTES })
+      const session = ids.secret()
+      const data = { attempt: scope.attempt, index: scope.index, session_sha256: sha256(session), address, document }
+      let taken = false
+      await commit(id, { actor: { kind: 'agent', name: address } }, (newest: Node) => {
+        // Decided again on each try: of two agents with one token only one gets in.
+        taken = refusalOf(scope, id, newest) === null
+        if (!taken) return []
+        return [
+          { type: 'BootObserved', data: { attempt: scope.attempt, kind: 'agent', detail: `from ${address}` } },
+          { type: 'AgentConnected', data },
+        ]
+      })
+      return taken ? { kind: 'welcome', session, id } : refuse(id, 'the token was used already', address, scope.attempt)
+    },
+
+    /** Whose session it is; null when it is over or never was. */
+    of: (session: string): Session | null => live.get(sha256(session)) ?? null,
+
+    recordRefusal,
+  }
+}

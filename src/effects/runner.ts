@@ -1,0 +1,163 @@
+/**
+ * Keeps the world in step with the log.
+ *
+ * The log is the to-do list: a node whose events left it with work has that work running, and the event that the work
+ * returns is what moves the node on. Nothing is queued outside the log, so nothing is lost: after a restart the fold
+ * says what is unfinished, and it is taken up at the step that was running. None starts before history has been read to
+ * its end: replaying yesterday must not switch a machine off today (design rules 3 to 7, ADR 5).
+ */
+import { evolve, type Node, type NodeEvent } from '../../machines/node/machine.ts'
+import { conclude, failureOf } from '../../machines/node/outcome.ts'
+import type { Work } from '../../machines/node/work.ts'
+import type { Logger } from 'pino'
+import type { Clock } from '../clock.ts'
+import type { Commit } from '../commit.ts'
+import type { Drivers } from '../drivers/registry.ts'
+import type { Bmc } from '../bmc/port.ts'
+import type { Fleet } from '../fleet.ts'
+import { RevisionConflict, StoreUnavailable } from '../store/port.ts'
+import type { Progress } from './job.ts'
+import type { Lanes } from './lanes.ts'
+import type { Services } from './services.ts'
+import { runStep } from './step.ts'
+
+export type Live = {
+  readonly queued: boolean
+  readonly waiting_for: string | null
+  readonly progress: Progress | null
+}
+
+export type Runner = ReturnType<typeof openRunner>
+
+export type RunnerTools = {
+  readonly fleet: Fleet
+  readonly commit: Commit
+  readonly drivers: Drivers
+  readonly bmcOf: (id: string, node: Node) => Bmc
+  readonly services: Services
+  readonly lanes: Lanes
+  readonly clock: Clock
+  readonly log: Logger
+}
+
+/** Between tries to write to a log that cannot be written: doubled from the first to the second. */
+const STORE_RETRY_MS = [250, 15_000] as const
+
+type Running = { readonly since: number; readonly stop: AbortController; live: Live }
+
+export const openRunner = (tools: RunnerTools) => {
+  const { fleet, commit, lanes, clock, log } = tools
+  const running = new Map<string, Running>()
+  const shutdown = new AbortController()
+  const idle = new Set<Promise<void>>()
+
+  /** Makes what runs for one node match what its events ask for. */
+  const settle = (id: string) => {
+    const work = fleet.get(id)?.work
+    const current = running.get(id)
+    if (current) {
+      // The end of what runs settles the node again: never two attempts at a time.
+      if (current.since !== work?.since) current.stop.abort('aborted')
+      return
+    }
+    if (!work || shutdown.signal.aborted) return
+    start(id, work)
+  }
+
+  const start = (id: string, { since, effect }: Work) => {
+    const stop = new AbortController()
+    const entry: Running = { since, stop, live: { queued: true, waiting_for: null, progress: null } }
+    running.set(id, entry)
+    const left = Promise.withResolvers<void>()
+    const leave = lanes.enter(effect, () => left.resolve())
+    stop.signal.addEventListener('abort', () => left.resolve())
+    const done = left.promise
+      .then(() => perform(id, entry))
+      .catch((error: unknown) => log.error({ err: error, node: id }, 'work ended unexpectedly'))
+      .finally(() => {
+        leave()
+        running.delete(id)
+        idle.delete(done)
+        settle(id)
+      })
+    idle.add(done)
+  }
+
+  const perform = async (id: string, entry: Running): Promise<void> => {
+    entry.live = { ...entry.live, queued: false }
+    let next = (node: Node): readonly NodeEvent[] => begin(node, node.work as Work)
+    for (;;) {
+      const node = await write(id, entry, next)
+      const work = node?.work
+      if (!work || work.since !== entry.since || entry.stop.signal.aborted) return
+      const ended = await runStep(tools, { id, since: entry.since, stop: entry.stop.signal, show: (live) => show(entry, live) })
+      if (ended === 'stopped') return
+      next = (newest) => outcome(newest, ended)
+    }
+  }
+
+  /** Appends for the attempt that is running; null when that attempt is over. Waits while the log cannot be written. */
+  const write = async (id: string, entry: Running, decide: (node: Node) => readonly NodeEvent[]): Promise<Node | null> => {
+    for (let wait_ms: number = STORE_RETRY_MS[0]; ; wait_ms = Math.min(wait_ms * 2, STORE_RETRY_MS[1])) {
+      if (entry.stop.signal.aborted) return null
+      try {
+        const command = fleet.get(id)?.work?.request.command
+        const actor = { kind: 'effect', name: fleet.get(id)?.work?.effect ?? 'none' } as const
+        await commit(id, command ? { actor, command } : { actor }, (node) =>
+          node.work?.since === entry.since && !entry.stop.signal.aborted ? decide(node) : [],
+        )
+        return fleet.get(id) ?? null
+      } catch (error) {
+        if (!(error instanceof StoreUnavailable || error instanceof RevisionConflict)) throw error
+        log.warn({ err: error, node: id, wait_ms }, 'the log cannot be written; the work waits')
+        show(entry, { waiting_for: 'the log to be writable again' })
+        await clock.sleep(wait_ms, entry.stop.signal)
+      }
+    }
+  }
+
+  const show = (entry: Running, live: Partial<Live>) => {
+    entry.live = { ...entry.live, ...live }
+  }
+
+  return {
+    /** Takes up all unfinished work, oldest request first, and from then on whatever the log asks for. */
+    async run(signal: AbortSignal): Promise<void> {
+      await fleet.ready
+      const unlisten = fleet.listen((id) => settle(id))
+      const unfinished = [...fleet.entries()].filter(([, node]) => node.work)
+      unfinished.sort(([, a], [, b]) => ((a.work?.request.at ?? '') < (b.work?.request.at ?? '') ? -1 : 1))
+      for (const [id] of unfinished) settle(id)
+      await new Promise<void>((resolve) => {
+        if (signal.aborted) resolve()
+        signal.addEventListener('abort', () => resolve(), { once: true })
+      })
+      unlisten()
+      shutdown.abort()
+      for (const { stop } of running.values()) stop.abort('shutdown')
+      await Promise.allSettled([...idle])
+    },
+    /** What cannot be in the log because it is a reading: how far, waiting for what. */
+    live: (id: string): Live | null => running.get(id)?.live ?? null,
+    lanes,
+  }
+}
+
+/** The events that begin the step at the cursor, or end the phase when none is left. */
+const begin = (node: Node, work: Work): readonly NodeEvent[] => {
+  const step = work.plan[work.cursor]
+  if (!step) return [conclude(node, work)]
+  const { revision: attempt } = work.request
+  const data = { attempt, index: work.cursor, run: work.run + 1, interface: step.interface, step: step.step }
+  return [{ type: 'StepStarted', data }]
+}
+
+export type StepEnd = Extract<NodeEvent, { type: 'StepSucceeded' | 'StepFailed' }>
+
+/** What a step's end leads to, in one append: the next step begun, the phase done, or the phase failed. */
+const outcome = (node: Node, ended: StepEnd): readonly NodeEvent[] => {
+  const after = evolve(node, ended, '')
+  if (!after.work) return [ended]
+  if (ended.type === 'StepFailed') return [ended, failureOf(after.work, ended.data)]
+  return [ended, ...begin(after, after.work)]
+}

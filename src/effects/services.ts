@@ -1,0 +1,20 @@
+/** What the steps of plans reach beside the BMC: handed in, so that a simulator can stand in for any of it. */
+import type { Logger } from 'pino'
+import type { Blobs } from '../blobs.ts'
+import type { Agents } from '../boot/agents.ts'
+import type { ImageCache } from '../boot/images.ts'
+import type { Claims } from '../claims.ts'
+import type { Ids } from '../clock.ts'
+import type { Vault } from '../vault.ts'
+
+export type Services = {
+  readonly agents: Agents
+  readonly images: ImageCache
+  readonly blobs: Blobs
+  readonly vault: Vault
+  readonly claims: Claims
+  readonly ids: Ids
+  readonly log: Logger
+  /** Where a node reaches the provisioning listener, without a slash at the end. */
+  readonly provisioning_url: string
+}

@@ -1,0 +1,99 @@
+/** The operators' REST API: commands go in by their name, and the machine alone decides whether they are allowed now. */
+import { Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import type { Logger } from 'pino'
+import { type CommandName, commands } from '../../machines/node/commands.ts'
+import type { Blobs } from '../blobs.ts'
+import type { Drivers } from '../drivers/registry.ts'
+import { type Enroll, enrollBody } from '../enroll.ts'
+import type { Fleet } from '../fleet.ts'
+import type { Handle, Outcome } from '../handle.ts'
+import type { Runner } from '../effects/runner.ts'
+import type { EventStore } from '../store/port.ts'
+import { actorOf, etag, ifMatch, jsonBody, MAX_BODY_BYTES } from './body.ts'
+import { eventRoutes } from './events.ts'
+import { invalid, onError, problem } from './problem.ts'
+import { queryRoutes } from './queries.ts'
+import { type Check, serviceRoutes } from './service.ts'
+
+export type ApiTools = {
+  readonly store: EventStore
+  readonly fleet: Fleet
+  readonly handle: Handle
+  readonly enroll: Enroll
+  readonly runner: Runner
+  readonly drivers: Drivers
+  readonly blobs: Blobs
+  readonly log: Logger
+  /** What `/readyz` asks, by name. */
+  readonly checks: Readonly<Record<string, Check>>
+}
+
+export type Env = { Variables: { log: Logger } }
+
+export const openApi = (tools: ApiTools): Hono<Env> => {
+  const app = new Hono<Env>()
+  app.onError(onError)
+  app.notFound((c) => problem(c, 404, 'not-found', `nothing answers at ${c.req.path}`))
+  app.use(async (c, next) => {
+    c.set('log', tools.log)
+    await next()
+  })
+  app.use(
+    bodyLimit({
+      maxSize: MAX_BODY_BYTES,
+      onError: (c) => problem(c, 413, 'too-large', `a body may have ${MAX_BODY_BYTES} bytes at most`),
+    }),
+  )
+  serviceRoutes(app, tools)
+  eventRoutes(app, tools)
+  queryRoutes(app, tools)
+  commandRoutes(app, tools)
+  return app
+}
+
+const commandRoutes = (app: Hono<Env>, { handle, enroll }: ApiTools) => {
+  app.post('/v1/nodes', async (c) => {
+    const body = enrollBody.safeParse(await jsonBody(c))
+    if (!body.success) return invalid(c, body.error)
+    const { id, command, revision, position } = await enroll(body.data, actorOf(c))
+    const answer = { id, name: body.data.name, command, revision, position }
+    return c.json(answer, 201, { location: `/v1/nodes/${id}`, etag: etag(revision) })
+  })
+
+  const take = (name: CommandName) => async (c: Parameters<typeof jsonBody>[0]) => {
+    const body = commands[name].body.safeParse(await jsonBody(c))
+    if (!body.success) return invalid(c, body.error)
+    const outcome = await handle(c.req.param('key') ?? '', name, body.data as object, actorOf(c), ifMatch(c))
+    return answer(c, name, outcome)
+  }
+  for (const name of Object.keys(commands) as CommandName[]) app.post(`/v1/nodes/:key/${name}`, take(name))
+  app.patch('/v1/nodes/:key', take('update'))
+  app.post('/v1/nodes/:key/:command', (c) => {
+    const names = Object.keys(commands).join(', ')
+    return problem(c, 404, 'not-found', `there is no command ${c.req.param('command')}; there are: ${names}`)
+  })
+}
+
+const answer = (c: Parameters<typeof jsonBody>[0], name: CommandName, outcome: Outcome) => {
+  switch (outcome.kind) {
+    case 'accepted': {
+      const { id, command, revision, position } = outcome
+      return c.json({ id, command, revision, position }, 202, { etag: etag(revision) })
+    }
+    case 'not-found':
+      return problem(c, 404, 'not-found', `there is no node ${c.req.param('key')}`)
+    case 'wrong-state': {
+      const { state, why, allowed } = outcome
+      return problem(c, 409, 'wrong-state', why, { command: name, state, allowed_commands: allowed })
+    }
+    case 'stale': {
+      const detail = `you decided on revision ${outcome.expected}; the node is at ${outcome.revision}`
+      return problem(c, 412, 'stale', detail, { revision: outcome.revision })
+    }
+    case 'unplannable': {
+      const { field, reason } = outcome
+      return problem(c, 422, 'invalid', `${field}: ${reason}`, { errors: [{ field, detail: reason }] })
+    }
+  }
+}
