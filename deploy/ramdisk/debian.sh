@@ -11,8 +11,11 @@ refresh_lists() {
   return 1
 }
 
+# Machines that keep no index of their lists (as containers are made) would read all of them anew at each look-up.
+apt_index() { echo "${cache:?}/apt-index.bin"; }
+
 # field <package> <name>: one field of the version that apt would install today.
-field() { apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n "s/^$2: //p" | head -n 1; }
+field() { apt-cache -o Dir::Cache::pkgcache="$(apt_index)" show --no-all-versions "$1" 2>/dev/null | sed -n "s/^$2: //p" | head -n 1; }
 
 # known <package>: fails unless the package lists know it, after fetching them where they do not.
 known() { [ -n "$(field "$1" Version)" ] || { refresh_lists && [ -n "$(field "$1" Version)" ]; }; }
