@@ -31,17 +31,17 @@ const CONSOLE = /^tty[A-Za-z0-9]{1,8}(,[0-9]{1,7}[noe]?[5-8]?r?)?$/
 
 export function firstStageScript({ base_url }: { readonly base_url: string }): string {
   const query = [
-    'mac=${bootmac}',
-    'uuid=${uuid}',
-    'serial=${serial:uristring}',
-    'firmware=${platform}',
-    'manufacturer=${manufacturer:uristring}',
-    'product=${product:uristring}',
-    'chip=${netX/chip:uristring}',
+    `mac=${setting('bootmac')}`,
+    `uuid=${setting('uuid')}`,
+    `serial=${setting('serial:uristring')}`,
+    `firmware=${setting('platform')}`,
+    `manufacturer=${setting('manufacturer:uristring')}`,
+    `product=${setting('product:uristring')}`,
+    `chip=${setting('netX/chip:uristring')}`,
   ].join('&')
   // netX is the NIC that iPXE opened last, the one that this script came through.
   return script([
-    'isset ${netX/mac} && set bootmac ${netX/mac} || set bootmac ${net0/mac}',
+    `isset ${setting('netX/mac')} && set bootmac ${setting('netX/mac')} || set bootmac ${setting('net0/mac')}`,
     ':again',
     `chain --replace --autofree ${base(base_url)}${BOOT_SCRIPT_PATH}?${query} ||`,
     ...waitAndGoTo('again', 'no boot script from the provisioning service'),
@@ -81,7 +81,7 @@ export function ramdiskScript(options: RamdiskScript): string {
 export function localDiskScript({ reason }: { readonly reason: string }): string {
   return script([
     `echo ${plain(reason)}`,
-    'iseq ${platform} efi && exit ||',
+    `iseq ${setting('platform')} efi && exit ||`,
     'sanboot --no-describe --drive 0x80 || exit',
   ])
 }
@@ -100,6 +100,11 @@ export function parseBootFilePath(path: string): { readonly mac: string; readonl
   const [, mac, name] = /^\/boot\/((?:[0-9a-f]{2}-){5}[0-9a-f]{2})\/([a-z]+)$/.exec(path) ?? []
   const file = BOOT_FILES.find((known) => known === name)
   return mac && file ? { mac: mac.replaceAll('-', ':'), file } : null
+}
+
+/** One of iPXE's own variables, which it fills in. */
+function setting(name: string): string {
+  return `\${${name}}`
 }
 
 function script(lines: readonly string[]): string {

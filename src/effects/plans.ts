@@ -1,7 +1,7 @@
 /** Pieces that drivers make their plans of. How long a step may take is data, here in one place. */
 import type { Profile } from '../../machines/node/commands.ts'
-import type { JsonObject, Step } from '../../machines/node/phase.ts'
-import type { PlanAsk } from '../drivers/driver.ts'
+import type { EffectName, JsonObject, Step } from '../../machines/node/phase.ts'
+import { type PlanAsk, PlanRefused } from '../drivers/driver.ts'
 
 /** How long each kind of step may take, unless a driver knows better. */
 export const DEADLINES_S = {
@@ -76,3 +76,63 @@ export const powerSteps = (action: unknown): Step[] => {
 export const profileOf = (ask: PlanAsk): Profile => (ask.body['profile'] ?? {}) as Profile
 export const cleaningStep = (ask: PlanAsk): Step =>
   ask.body['erase'] === 'full' ? step('clean.erase', DEADLINES_S.erase) : step('clean.wipe', DEADLINES_S.wipe)
+
+const off = step('power.off', DEADLINES_S.power)
+const on = step('power.on', DEADLINES_S.power)
+const next = (device: string) => step('management.boot-device', DEADLINES_S.bmc, { device })
+
+/**
+ * Brings the ramdisk up: off, boot the network once, on, wait for the agent. Each may be repeated without harm.
+ * @throws {PlanRefused} when nobody knows which MAC the node will boot from
+ */
+const ramdiskUp = (ask: PlanAsk, extra: JsonObject = {}): Step[] => {
+  if (ask.agent_is_up) return []
+  if (ask.facts.ports.length === 0) {
+    throw new PlanRefused('ports', 'the node has no port yet: add the MAC that it boots from, so that it is known when it asks')
+  }
+  return [off, next('pxe'), on, step('boot.agent', DEADLINES_S.ramdisk_boot, extra)]
+}
+const ramdiskDown = (ask: PlanAsk): Step[] => (ask.keep_agent ? [] : [off])
+
+/** The plans of a node that boots a ramdisk from the network and has a BMC that switches it. */
+export const networkBootPlans: Record<EffectName, (ask: PlanAsk) => Step[]> = {
+  verify: () => [step('management.info', DEADLINES_S.bmc), step('power.read', DEADLINES_S.bmc)],
+  discover: (ask) => [...ramdiskUp(ask), step('inspect.collect', DEADLINES_S.inspect), ...ramdiskDown(ask)],
+  'burn-in': (ask) => [
+    ...ramdiskUp(ask, { burn_in: true }),
+    ...burnInSteps(profileOf(ask), ask.facts),
+    ...ramdiskDown(ask),
+  ],
+  clean: (ask) => [...ramdiskUp(ask, ask.body['erase'] === 'full' ? { burn_in: true } : {}), cleaningStep(ask), ...ramdiskDown(ask)],
+  deploy: (ask) => {
+    const { image, deploy_interface, config_drive, ready } = ask.body as Body
+    const isDirect = deploy_interface === 'direct'
+    if (!isDirect && image?.compression && image.compression !== 'none') {
+      throw new PlanRefused('image.compression', 'only the deploy interface direct unpacks an image: none for iscsi')
+    }
+    if (isDirect && image?.format !== 'raw') {
+      throw new PlanRefused('image.format', 'the deploy interface direct writes raw images only; iscsi converts others')
+    }
+    const isForeign = isDirect && image?.url?.startsWith('http:')
+    return [
+      // A ramdisk that cannot come by an image need not be booted.
+      ...(isForeign ? [] : [step('deploy.image', DEADLINES_S.image)]),
+      ...ramdiskUp(ask, image?.compression === 'zstd' ? { burn_in: true } : {}),
+      step(isDirect ? 'deploy.write-direct' : 'deploy.write-iscsi', DEADLINES_S.write),
+      ...(config_drive === null ? [] : [step('deploy.config-drive', DEADLINES_S.config_drive)]),
+      off,
+      next('disk'),
+      on,
+      step('boot.tenant', DEADLINES_S.tenant_boot, ready ?? { rule: 'phone-home' }),
+    ]
+  },
+  undeploy: () => [off, next('none')],
+  'switch-power': (ask) => powerSteps(ask.body['action']),
+}
+
+type Body = {
+  readonly image?: { readonly url?: string; readonly format?: string; readonly compression?: string }
+  readonly deploy_interface?: string
+  readonly config_drive?: unknown
+  readonly ready?: JsonObject
+}

@@ -5,6 +5,7 @@ import type { Agents } from '../boot/agents.ts'
 import type { ImageCache } from '../boot/images.ts'
 import type { Claims } from '../claims.ts'
 import type { Ids } from '../clock.ts'
+import type { Node } from '../../machines/node/machine.ts'
 import type { Vault } from '../vault.ts'
 
 export type Services = {
@@ -14,6 +15,8 @@ export type Services = {
   readonly vault: Vault
   readonly claims: Claims
   readonly ids: Ids
+  /** Calls back with the node after each of its events; returns the way to stop. */
+  watch(id: string, watcher: (node: Node) => void): () => void
   readonly log: Logger
   /** Where a node reaches the provisioning listener, without a slash at the end. */
   readonly provisioning_url: string
