@@ -1,7 +1,7 @@
 /** The lifecycle as data and as a Mermaid diagram, drawn from the machine itself so that neither can drift from it. */
 import type { AnyStateMachine, AnyStateNode } from 'xstate'
 import { commands } from './node/commands.ts'
-import { machine, MACHINE_VERSION } from './node/machine.ts'
+import { MACHINE_VERSION, machine } from './node/machine.ts'
 import { takenIn } from './node/refusal.ts'
 
 type Transition = { from: string; to: string; event: string; guard: string | null }

@@ -6,10 +6,11 @@
  * say; then the next claimant appends behind it. (A claimant that gives up says so, as a courtesy.) A holder that is not in the log yet may still be on its way, so a
  * young claim counts whatever the holder's events say.
  */
-import type { Cause } from './commit.ts'
-import type { Clock, Ids } from './clock.ts'
-import type { Fleet } from './fleet.ts'
+
 import { stateOf } from '../machines/node/machine.ts'
+import type { Clock, Ids } from './clock.ts'
+import type { Cause } from './commit.ts'
+import type { Fleet } from './fleet.ts'
 import { type EventStore, type Json, NO_STREAM, RevisionConflict } from './store/port.ts'
 
 export type Claims = ReturnType<typeof openClaims>
@@ -25,7 +26,9 @@ export class ClaimRefused extends Error {
   readonly value: string
   readonly holder: string
   constructor(kind: ClaimKind, value: string, holder: string, holderName: string | null) {
-    super(`${kind === 'mac' ? 'MAC' : 'name'} ${value} belongs to ${holderName ? `node ${holderName}` : `node ${holder}`}`)
+    super(
+      `${kind === 'mac' ? 'MAC' : 'name'} ${value} belongs to ${holderName ? `node ${holderName}` : `node ${holder}`}`,
+    )
     this.kind = kind
     this.value = value
     this.holder = holder

@@ -1,5 +1,12 @@
 /** The one way into the log: decide on the newest state, append on its revision, decide again when somebody was first. */
-import { blank, evolve, MACHINE_VERSION, type Node, type NodeEvent, events as schemas } from '../machines/node/machine.ts'
+import {
+  blank,
+  evolve,
+  MACHINE_VERSION,
+  type Node,
+  type NodeEvent,
+  events as schemas,
+} from '../machines/node/machine.ts'
 import type { Meta } from '../machines/recorded.ts'
 import type { Clock, Ids } from './clock.ts'
 import { type Fleet, NODE_PREFIX } from './fleet.ts'
@@ -53,4 +60,3 @@ const valid = (event: NodeEvent): NodeEvent => {
   }
   return { type: event.type, data } as NodeEvent
 }
-

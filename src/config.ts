@@ -30,7 +30,10 @@ const environment = z
     BLOOMERY_API_UNPROTECTED: z.enum(['yes', 'no']).default('no'),
     /** Everything that must survive: the log, the vault, the blobs. */
     BLOOMERY_DATA: z.string().default('./data'),
-    BLOOMERY_STORE: z.string().regex(/^sqlite:.+/, 'sqlite:PATH').optional(),
+    BLOOMERY_STORE: z
+      .string()
+      .regex(/^sqlite:.+/, 'sqlite:PATH')
+      .optional(),
     /** Base64 or hex of 32 bytes; without it, the file master.key in BLOOMERY_DATA, made when missing. */
     BLOOMERY_MASTER_KEY: z.string().optional(),
     /** The interface to the provisioning network; without it nothing boots from the network. */
@@ -40,9 +43,15 @@ const environment = z
     BLOOMERY_PROVISIONING_PREFIX: z.coerce.number().int().min(8).max(30).default(24),
     BLOOMERY_PROVISIONING_PORT: z.coerce.number().int().min(1).max(65_535).default(8081),
     /** Addresses of known nodes, one each. */
-    BLOOMERY_NODE_RANGE: z.string().regex(/^[\d.]+-[\d.]+$/, 'FIRST-LAST').default('10.77.0.10-10.77.0.199'),
+    BLOOMERY_NODE_RANGE: z
+      .string()
+      .regex(/^[\d.]+-[\d.]+$/, 'FIRST-LAST')
+      .default('10.77.0.10-10.77.0.199'),
     /** Addresses of machines that nobody enrolled. */
-    BLOOMERY_UNKNOWN_RANGE: z.string().regex(/^[\d.]+-[\d.]+$/, 'FIRST-LAST').default('10.77.0.200-10.77.0.250'),
+    BLOOMERY_UNKNOWN_RANGE: z
+      .string()
+      .regex(/^[\d.]+-[\d.]+$/, 'FIRST-LAST')
+      .default('10.77.0.200-10.77.0.250'),
     BLOOMERY_RAMDISK: z.string().default('./.cache/ramdisk'),
     /** Consoles of the ramdisk's kernel. */
     BLOOMERY_CONSOLES: z.string().default('tty0 ttyS0,115200n8'),
@@ -59,7 +68,11 @@ const environment = z
     const [, host] = /^(.+):\d+$/.exec(env.BLOOMERY_API) ?? []
     if (!/^fd:\d+$/.test(env.BLOOMERY_API) && host === undefined) {
       context.addIssue({ code: 'custom', path: ['BLOOMERY_API'], message: 'HOST:PORT, or fd:NUMBER' })
-    } else if (host !== undefined && !LOOPBACK.test(host.replace(/^\[(.*)\]$/, '$1')) && env.BLOOMERY_API_UNPROTECTED !== 'yes') {
+    } else if (
+      host !== undefined &&
+      !LOOPBACK.test(host.replace(/^\[(.*)\]$/, '$1')) &&
+      env.BLOOMERY_API_UNPROTECTED !== 'yes'
+    ) {
       const message = `${host} can be reached by others, and there is no authentication yet; BLOOMERY_API_UNPROTECTED=yes accepts that`
       context.addIssue({ code: 'custom', path: ['BLOOMERY_API'], message })
     }

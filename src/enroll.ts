@@ -14,7 +14,9 @@ import type { Vault } from './vault.ts'
 export const enrollBody = z.strictObject({
   name: nodeName,
   driver: z.string(),
-  bmc: jsonObject.default({}).describe("the driver's settings: address, user, password, …; secrets never come out again"),
+  bmc: jsonObject
+    .default({})
+    .describe("the driver's settings: address, user, password, …; secrets never come out again"),
   ports: z.array(macAddress).max(MAX_PORTS).default([]).describe('MACs that the node boots from, as far as known'),
   deploy_interface: z.string().nullable().default(null),
   metadata: metadata.default({}),
@@ -57,7 +59,9 @@ export const openEnroll = ({ commit, claims, vault, drivers, ids }: EnrollTools)
       // What was claimed is given back, so that the corrected request does not meet its own first try.
       if (error instanceof ClaimRefused || error instanceof PlanRefused) {
         await Promise.all(
-          wanted.map(([kind, value], i) => claimed[i]?.status === 'fulfilled' && claims.release(kind, value, id, cause)),
+          wanted.map(
+            ([kind, value], i) => claimed[i]?.status === 'fulfilled' && claims.release(kind, value, id, cause),
+          ),
         )
       }
       throw error

@@ -2,14 +2,15 @@
  * The one path of a command: find the node, take the secrets out of the body, ask its driver for plans, let the machine
  * decide, append.
  */
-import { allowedCommands, type CommandName, commands, isAllowed, planBody } from '../machines/node/commands.ts'
+
 import type { Command } from '../machines/node/command.ts'
+import { allowedCommands, type CommandName, commands, isAllowed, planBody } from '../machines/node/commands.ts'
 import { type Node, stateOf } from '../machines/node/machine.ts'
 import type { EffectName, Plans } from '../machines/node/phase.ts'
 import { whyNot } from '../machines/node/refusal.ts'
 import type { Meta } from '../machines/recorded.ts'
-import type { Commit } from './commit.ts'
 import type { Ids } from './clock.ts'
+import type { Commit } from './commit.ts'
 import { type Driver, PlanRefused } from './drivers/driver.ts'
 import type { Drivers } from './drivers/registry.ts'
 import type { Fleet } from './fleet.ts'
@@ -80,7 +81,9 @@ export const openHandle = ({ fleet, commit, drivers, prepare, ids }: HandleTools
       const appended = await commit(id, cause, (node) => {
         check(node)
         const driver = drivers.get(node.facts.driver)
-        const plans = driver ? plansOf(driver, node, command.effects(prepared, node), planBody(node, name, prepared)) : {}
+        const plans = driver
+          ? plansOf(driver, node, command.effects(prepared, node), planBody(node, name, prepared))
+          : {}
         return command.propose(prepared, { node, plans, id: ids.uuid })
       })
       if (!appended) throw new Error(`${name} proposed nothing`)

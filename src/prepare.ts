@@ -69,7 +69,10 @@ export const openPrepare = ({ claims, vault, drivers, checkImage }: PrepareTools
 
 export const checkDeployInterface = (driver: Driver, name: unknown): void => {
   if (typeof name !== 'string' || driver.deploy_interfaces.includes(name)) return
-  throw new PlanRefused('deploy_interface', `one of ${driver.deploy_interfaces.join(', ')} for this driver, not ${name}`)
+  throw new PlanRefused(
+    'deploy_interface',
+    `one of ${driver.deploy_interfaces.join(', ')} for this driver, not ${name}`,
+  )
 }
 
 /** Settings as the driver's schema has them, and its secrets put away. @throws {PlanRefused} naming the setting at fault */

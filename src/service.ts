@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
 import { type Node, stateOf } from '../machines/node/machine.ts'
-import type { Bmc } from './bmc/port.ts'
 import { openBlobs } from './blobs.ts'
+import type { Bmc } from './bmc/port.ts'
 import { openAddresses } from './boot/addresses.ts'
 import { openAgents } from './boot/agents.ts'
 import { openChain } from './boot/chain.ts'
@@ -110,7 +110,18 @@ export const startService = async (config: Config, log: Logger): Promise<Service
   fleet.follow((_, __, after, before) => {
     if (addresses.update(before.facts, after.facts, stateOf(after) === 'forgotten')) hostsChanged()
   })
-  const chain = openChain({ fleet, commit, store, agents, key, clock, ids, log, provisioning_url, consoles: config.consoles })
+  const chain = openChain({
+    fleet,
+    commit,
+    store,
+    agents,
+    key,
+    clock,
+    ids,
+    log,
+    provisioning_url,
+    consoles: config.consoles,
+  })
   const listener = openListener({
     fleet,
     commit,
@@ -131,7 +142,9 @@ export const startService = async (config: Config, log: Logger): Promise<Service
   const following = fleet.run(signal).catch(failure.reject)
   const ready = fleet.ready.then(() => log.info({ nodes: fleet.size() }, 'history is read'))
   const running = runner.run(signal).catch(failure.reject)
-  const watching = watchPower({ fleet, commit, bmcOf, clock, log, every_s: config.power_poll_s }, signal).catch(failure.reject)
+  const watching = watchPower({ fleet, commit, bmcOf, clock, log, every_s: config.power_poll_s }, signal).catch(
+    failure.reject,
+  )
 
   const servers = [await listen(api as App, config.api)]
   let dnsmasqStopped: Promise<void> = Promise.resolve()
@@ -162,7 +175,8 @@ export const startService = async (config: Config, log: Logger): Promise<Service
       },
     })
     dnsmasqStopped = dnsmasq.stopped
-    hostsChanged = () => void dnsmasq.setHosts(hosts()).catch((error: unknown) => log.error({ err: error }, 'DHCP hosts'))
+    hostsChanged = () =>
+      void dnsmasq.setHosts(hosts()).catch((error: unknown) => log.error({ err: error }, 'DHCP hosts'))
     checks['dhcp'] = () => dnsmasq.state().trouble
   }
 

@@ -1,7 +1,7 @@
 /** Burn-in: work the hardware hard before anyone relies on it, and keep the evidence. */
 import { z } from 'zod'
 import { editable, leave } from './enrolment.ts'
-import { begun, failed, type Fold } from './facts.ts'
+import { begun, type Fold, failed } from './facts.ts'
 import { failure, jsonObject, phase, plans } from './phase.ts'
 
 export const events = {

@@ -1,7 +1,7 @@
 /** Cleaning: nothing of an earlier tenant stays on the disks; afterwards the node may be handed out. */
 import { z } from 'zod'
 import { editable, leave } from './enrolment.ts'
-import { begun, failed, type Fold } from './facts.ts'
+import { begun, type Fold, failed } from './facts.ts'
 import { failure, jsonObject, phase, plans } from './phase.ts'
 
 /** How thoroughly: partition tables and signatures, or every byte. */

@@ -4,8 +4,8 @@ import { needsBurnIn } from './burn-in.ts'
 import { ERASE } from './cleaning.ts'
 import { type Command, command } from './command.ts'
 import { ready } from './deployment.ts'
-import { accepts, type EventData, type EventType, type Node, type NodeEvent, stateOf } from './machine.ts'
 import { credential, MAX_PORTS, macAddress, metadata, nodeName } from './enrolment.ts'
+import { accepts, type EventData, type EventType, type Node, type NodeEvent, stateOf } from './machine.ts'
 import { type JsonObject, jsonObject, type Plans } from './phase.ts'
 import { POWER_ACTIONS } from './power.ts'
 
@@ -16,7 +16,10 @@ const erase = z.enum(ERASE).default('metadata').describe('metadata: tables and s
 /** How hard to burn in; what is left out is the service's default. */
 export const profile = z.strictObject({
   cpu: z.strictObject({ seconds: z.number().positive() }).nullable().optional(),
-  memory: z.strictObject({ seconds: z.number().positive(), percent: z.number().min(1).max(95).optional() }).nullable().optional(),
+  memory: z
+    .strictObject({ seconds: z.number().positive(), percent: z.number().min(1).max(95).optional() })
+    .nullable()
+    .optional(),
   disk: z
     .strictObject({
       seconds: z.number().positive(),
@@ -40,7 +43,10 @@ const deployBody = z.strictObject({
     compression: z.enum(['none', 'gzip', 'zstd']).default('none'),
     checksum: z
       .string()
-      .regex(/^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/, 'sha256: or sha512: followed by the digest in lower-case hex'),
+      .regex(
+        /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/,
+        'sha256: or sha512: followed by the digest in lower-case hex',
+      ),
   }),
   deploy_interface: z.string().optional(),
   root_device: z
@@ -133,9 +139,7 @@ export const commands = {
     body: z.strictObject({ erase }),
     event: 'UndeploymentRequested',
     effects: () => ['undeploy', 'clean'],
-    propose: ({ erase }, { plans }) => [
-      { type: 'UndeploymentRequested', data: { erase, goal: 'available', plans } },
-    ],
+    propose: ({ erase }, { plans }) => [{ type: 'UndeploymentRequested', data: { erase, goal: 'available', plans } }],
   }),
   clean: command({
     doc: 'Wipe the disks. A node that was available, or had a tenant, is available afterwards; another is manageable.',

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { ERASE } from './cleaning.ts'
 import { editable } from './enrolment.ts'
-import { begun, failed, type Fold } from './facts.ts'
+import { begun, type Fold, failed } from './facts.ts'
 import { failure, jsonObject, phase, plans } from './phase.ts'
 
 export const image = z.object({

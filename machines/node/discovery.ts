@@ -1,7 +1,7 @@
 /** Discovery: find out what the node is made of, before anyone relies on it. */
 import { z } from 'zod'
 import { editable, leave, macAddress } from './enrolment.ts'
-import { begun, failed, type Fold } from './facts.ts'
+import { begun, type Fold, failed } from './facts.ts'
 import { blobRef, failure, phase, plans } from './phase.ts'
 
 const disk = z.object({
@@ -56,10 +56,7 @@ export const facts = {
   DiscoverySucceeded: ((facts, { hardware, changes }, { at, revision }) => ({
     ...facts,
     hardware: { ...hardware, at },
-    ports: [
-      ...facts.ports.filter((port) => !hardware.nics.some((nic) => nic.mac === port.mac)),
-      ...hardware.nics,
-    ],
+    ports: [...facts.ports.filter((port) => !hardware.nics.some((nic) => nic.mac === port.mac)), ...hardware.nics],
     hardware_changed: facts.hardware && changes.length === 0 ? facts.hardware_changed : revision,
   })) as Fold<Data<'DiscoverySucceeded'>>,
   DiscoveryFailed: failed,

@@ -1,6 +1,6 @@
 /** Enrolment: a node becomes known with the address of its BMC, is verified, renamed, updated, and one day forgotten. */
 import { z } from 'zod'
-import { begun, failed, type Fold } from './facts.ts'
+import { begun, type Fold, failed } from './facts.ts'
 import { failure, jsonObject, phase, plans } from './phase.ts'
 
 const MAX_METADATA_ENTRIES = 64

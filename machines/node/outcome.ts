@@ -37,7 +37,9 @@ const conclusions: Record<EffectName, (node: Node, work: Work) => NodeEvent> = {
     type: 'CleaningSucceeded',
     data: {
       then: work.request.data['goal'] === 'manageable' ? 'manageable' : 'available',
-      disks: work.results.flatMap((evidence) => (Array.isArray(evidence['disks']) ? evidence['disks'] : [])) as JsonObject[],
+      disks: work.results.flatMap((evidence) =>
+        Array.isArray(evidence['disks']) ? evidence['disks'] : [],
+      ) as JsonObject[],
     },
   }),
   deploy: (_, work) => ({

@@ -31,7 +31,8 @@ const blocked = ({ facts, life, work }: Node): string => {
   if (life.value.maintenance === 'on') {
     return `the node is in maintenance since ${facts.maintenance?.since}: ${facts.maintenance?.reason}`
   }
-  if (life.value.power === 'switching') return `the power is being switched since ${work?.since_at}; wait for it to end, or abort it`
+  if (life.value.power === 'switching')
+    return `the power is being switched since ${work?.since_at}; wait for it to end, or abort it`
   return 'what failed cannot be asked again from here'
 }
 

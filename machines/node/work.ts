@@ -21,14 +21,16 @@ export const MILESTONES = [
   'tenant',
 ] as const
 
+/** How long the step, and the way to it, waited for neither the node nor the network. */
+const gap_ms = z.number().nonnegative().default(0)
 const at_step = { attempt: z.int().nonnegative(), index: z.int().nonnegative() }
 
 /** Events that move a plan on; accepted when they fit the place in it. */
 export const progress = {
   /** `run` counts how often this step was begun: above 1, the service was restarted in the middle of it. */
   StepStarted: z.object({ ...at_step, run: z.int().positive(), interface: z.string(), step: z.string() }),
-  StepSucceeded: z.object({ ...at_step, evidence: jsonObject.default({}) }),
-  StepFailed: z.object({ ...at_step, code: z.string(), reason: z.string(), evidence: jsonObject.default({}) }),
+  StepSucceeded: z.object({ ...at_step, evidence: jsonObject.default({}), gap_ms }),
+  StepFailed: z.object({ ...at_step, code: z.string(), reason: z.string(), evidence: jsonObject.default({}), gap_ms }),
   AgentConnected: z.object({
     attempt: z.int(),
     /** Which step's one-time token was used up. */
@@ -116,7 +118,9 @@ export const begin = (effect: EffectName, request: Request, place: Place, before
   agent: before?.request.revision === request.revision ? before.agent : null,
 })
 
-type Progress = { [T in keyof typeof progress]: { type: T; data: z.infer<(typeof progress)[T]> } }[keyof typeof progress]
+type Progress = {
+  [T in keyof typeof progress]: { type: T; data: z.infer<(typeof progress)[T]> }
+}[keyof typeof progress]
 
 /** The work one event later, or null when the event does not fit the place in the plan. */
 export const advance = (work: Work, event: Progress, at: string): Work | null => {

@@ -139,17 +139,30 @@ async function secretFile(secret: string): Promise<FileHandle> {
 
 const CAUSES: readonly (readonly [RegExp, IscsiErrorCode, string])[] = [
   [
-    /Authentication failure|authentication failed|CHAP/i,
+    /Authentication failure|authentication failed/i,
     'login-refused',
     'it refused the CHAP user or password of this attempt',
   ],
-  [/smaller than input file|bigger than/i, 'disk-too-small', 'the disk is smaller than the image'],
-  [/refused|No route|unreachable|timed out|Failed to connect|connect to/i, 'unreachable', 'it does not answer'],
-  [/Target not found|not exist|target_name/i, 'login-refused', 'it does not know the target or the LUN'],
+  [
+    /Target not found|does not exist|LOGIN_REJECT|login failed/i,
+    'login-refused',
+    'it does not know this target or its LUN',
+  ],
+  [/smaller than input file/i, 'disk-too-small', 'the disk is smaller than the image'],
+  // libiscsi says "Can not reconnect right now" for a refused connection and for one that breaks off while logging in.
+  [
+    /reconnect|refused|No route|unreachable|timed? ?out|Failed to connect/i,
+    'unreachable',
+    'no connection, or it broke off',
+  ],
 ]
 
 function failure(doing: string, target: IscsiTarget, stderr: string): IscsiError {
-  const said = stderr.replaceAll(target.secret, '[secret]').slice(-600)
+  // Without our own options, which qemu-img repeats: they are in the message already, and have words of their own.
+  const said = stderr
+    .replaceAll(target.secret, '[secret]')
+    .replace(/'driver=raw,[^']*'/g, 'the target')
+    .slice(-600)
   const [, code, words] = CAUSES.find(([pattern]) => pattern.test(said)) ?? [null, 'failed' as const, 'qemu-img failed']
   return new IscsiError(code, `${doing} ${target.iqn} at ${target.portal}: ${words}. qemu-img says: ${said}`)
 }

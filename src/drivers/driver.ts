@@ -2,8 +2,8 @@
 import type { z } from 'zod'
 import type { Facts } from '../../machines/node/facts.ts'
 import type { EffectName, Step } from '../../machines/node/phase.ts'
-import type { Interface } from '../effects/job.ts'
 import type { Bmc } from '../bmc/port.ts'
+import type { Interface } from '../effects/job.ts'
 
 /** What a plan may depend on. */
 export type PlanAsk = {

@@ -8,12 +8,12 @@ import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { hardware } from '../../machines/node/discovery.ts'
 import type { EffectName, JsonObject, Step } from '../../machines/node/phase.ts'
+import { type Bmc, BmcError, type BootDevice, type PowerState } from '../bmc/port.ts'
 import { type Interface, type Job, StepFailure, type StepHandler } from '../effects/job.ts'
 import { management } from '../effects/management.ts'
 import { burnInSteps, cleaningStep, DEADLINES_S, powerSteps, profileOf, step } from '../effects/plans.ts'
 import { power } from '../effects/power.ts'
 import type { Driver, PlanAsk } from './driver.ts'
-import { type Bmc, BmcError, type BootDevice, type PowerState } from '../bmc/port.ts'
 
 const GIB = 2 ** 30
 /** In how many pieces the pretended image is written. */
@@ -103,8 +103,7 @@ const connect = (given: unknown): FakeBmc => {
       identify: (duration_s) => answer(machine.does('identify', { duration_s })),
       sensors: () => answer([{ name: 'CPU Temp', value: 45, unit: 'celsius', status: 'ok' }]),
       systemEventLog: () => answer([]),
-      info: () =>
-        answer({ manufacturer: 'Bloomery', product: 'fake', firmware: '1.0', protocol: 'none', guid: null }),
+      info: () => answer({ manufacturer: 'Bloomery', product: 'fake', firmware: '1.0', protocol: 'none', guid: null }),
     },
   }
 }
@@ -119,7 +118,7 @@ const pretend = (work: (job: Job, machine: FakeBmc['machine'], options: Options)
       const { [name]: own, default: common = 0 } = options.delays_ms
       const delay_ms = own ?? common
       if (delay_ms > 0 && name !== 'deploy.write') {
-        await job.clock.sleep(delay_ms, job.signal)
+        await job.gap.away(() => job.clock.sleep(delay_ms, job.signal))
         job.signal.throwIfAborted()
       }
       if (machine.fails(name)) throw new StepFailure('pretended', `${name} was told to fail`)
@@ -147,7 +146,7 @@ const write = pretend(async (job, machine, options) => {
   const delay_ms = options.delays_ms['deploy.write'] ?? options.delays_ms['default'] ?? 0
   machine.does('write-begin', { attempt: job.attempt, run: job.run })
   for (let chunk = 0; chunk < CHUNKS; chunk++) {
-    if (delay_ms > 0) await job.clock.sleep(delay_ms / CHUNKS, job.signal)
+    if (delay_ms > 0) await job.gap.away(() => job.clock.sleep(delay_ms / CHUNKS, job.signal))
     job.signal.throwIfAborted()
     if (delay_ms > 0) machine.does('write', { chunk, content: `${image?.checksum ?? 'none'}/${chunk}` })
     job.progress({ done: chunk + 1, total: CHUNKS, unit: 'percent' })

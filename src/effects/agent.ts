@@ -27,11 +27,8 @@ export const order = async (job: Job, verb: string, give: Give = {}): Promise<Or
 export const tryOrder = (job: Job, verb: string, { args = {}, data, name = verb }: Give = {}): Promise<OrderEnd> => {
   job.waitFor(`the ramdisk to carry out "${verb}"`)
   const id = `${job.attempt}.${job.index}.${name}`
-  return job.services.agents.order(
-    job.id,
-    { id, verb, args, ...(data === undefined ? {} : { data }) },
-    { signal: job.signal, onProgress: job.progress },
-  )
+  const given = { id, verb, args, ...(data === undefined ? {} : { data }) }
+  return job.gap.away(() => job.services.agents.order(job.id, given, { signal: job.signal, onProgress: job.progress }))
 }
 
 const disk = z.object({

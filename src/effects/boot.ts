@@ -65,12 +65,16 @@ const staysOn = async (job: Job, settle_s: number) => {
   job.waitFor(`the node to stay on for ${settle_s} s without asking for a network boot`)
   for (;;) {
     const asked = job.node().work?.boot.find(({ kind, at }) => kind === 'script' && at > started)
-    if (asked) throw new StepFailure('not-booted', `the node asked for a network boot at ${asked.at}: its disk did not boot`)
-    if ((await patiently(job, 'the BMC to say whether the node is on', () => job.bmc.power.state(job.signal))) === 'off') {
+    if (asked)
+      throw new StepFailure('not-booted', `the node asked for a network boot at ${asked.at}: its disk did not boot`)
+    if (
+      (await patiently(job, 'the BMC to say whether the node is on', () => job.bmc.power.state(job.signal))) === 'off'
+    ) {
       throw new StepFailure('not-booted', 'the node switched itself off instead of booting its disk')
     }
     if (job.clock.now().getTime() >= end_ms) return { observed: `it stayed on for ${settle_s} s` }
-    await job.clock.sleep(Math.min(LOOK_EVERY_MS, Math.max(1, end_ms - job.clock.now().getTime())), job.signal)
+    const left_ms = Math.max(1, end_ms - job.clock.now().getTime())
+    await job.gap.away(() => job.clock.sleep(Math.min(LOOK_EVERY_MS, left_ms), job.signal))
     job.signal.throwIfAborted()
   }
 }

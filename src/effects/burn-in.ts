@@ -22,7 +22,9 @@ const watched = (measure: (job: Job) => Promise<Measured>): StepHandler => ({
     const sensors = await bmcSays(job, (bmc) => bmc.management.sensors(job.signal))
     const all: JsonObject = {
       ...evidence,
-      sel_added: addedTo(before, after).slice(0, MAX_SEL_ENTRIES).map((entry) => ({ ...entry })),
+      sel_added: addedTo(before, after)
+        .slice(0, MAX_SEL_ENTRIES)
+        .map((entry) => ({ ...entry })),
       bmc_temperatures: temperaturesOf(sensors).map((sensor) => ({ ...sensor })),
     }
     const wrong = ends.find(({ rc }) => rc !== 0)
@@ -47,11 +49,20 @@ export const burnIn: Interface = {
     const mode = job.node().facts.instance ? 'read' : String(job.step.args['mode'] ?? 'verify-write')
     const ends: OrderEnd[] = []
     for (const { name, serial } of disks) {
-      const args = { disk: name, serial, seconds: num(job, 'seconds'), bytes: num(job, 'mebibytes') * BYTES_PER_MIB, mode }
+      const args = {
+        disk: name,
+        serial,
+        seconds: num(job, 'seconds'),
+        bytes: num(job, 'mebibytes') * BYTES_PER_MIB,
+        mode,
+      }
       ends.push(await tool(job, 'disk', args, `disk.${name}`))
       if (ends.at(-1)?.rc !== 0) break
     }
-    return { ends, evidence: { mode, disks: ends.map((end, i) => ({ disk: disks[i]?.name ?? '', ...evidenceOf(end) })) } }
+    return {
+      ends,
+      evidence: { mode, disks: ends.map((end, i) => ({ disk: disks[i]?.name ?? '', ...evidenceOf(end) })) },
+    }
   }),
   network: watched(async (job) => {
     const end = await tool(job, 'network', { bytes: num(job, 'mebibytes') * BYTES_PER_MIB })
@@ -59,7 +70,8 @@ export const burnIn: Interface = {
     const limit = num(job, 'min_mbit_per_s')
     const figures = Object.entries((end.body['figures'] ?? {}) as Record<string, number>)
     const slow = figures.find(([name, value]) => name.includes('mbit') && value < limit)
-    if (slow) throw new StepFailure('too-slow', `${slow[0]} is ${slow[1]}; the limit is ${limit} Mbit/s`, measured.evidence)
+    if (slow)
+      throw new StepFailure('too-slow', `${slow[0]} is ${slow[1]}; the limit is ${limit} Mbit/s`, measured.evidence)
     return measured
   }),
 }

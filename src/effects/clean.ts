@@ -5,7 +5,10 @@ import { type Interface, type Job, StepFailure } from './job.ts'
 
 export const clean: Interface = {
   /** Partition tables, signatures, both ends of each disk. */
-  wipe: { repeatable: true, run: (job) => eachDisk(job, (disk) => order(job, 'wipe', { args: which(disk), name: `wipe.${disk.name}` })) },
+  wipe: {
+    repeatable: true,
+    run: (job) => eachDisk(job, (disk) => order(job, 'wipe', { args: which(disk), name: `wipe.${disk.name}` })),
+  },
   /** Every byte, by the best way that the disk has. */
   erase: {
     repeatable: true,

@@ -7,8 +7,8 @@ import { randomBytes } from 'node:crypto'
 import type { EventData } from '../../machines/node/machine.ts'
 import type { JsonObject } from '../../machines/node/phase.ts'
 import { configDrive } from '../boot/config-drive.ts'
-import type { VerifiedImage } from '../boot/images.ts'
 import { ImageError } from '../boot/image-source.ts'
+import type { VerifiedImage } from '../boot/images.ts'
 import { IscsiError, newChap, verifyImage, writeImage } from '../boot/iscsi.ts'
 import { HEAD_BYTES, planConfigPartition } from '../boot/partitions.ts'
 import { chooseRootDisk } from '../boot/root-device.ts'
@@ -42,10 +42,12 @@ const fetchImage = async (job: Job): Promise<VerifiedImage> => {
   const { url, format, compression, checksum } = requestOf(job).image
   job.waitFor(`the image ${url}`)
   try {
-    return await job.services.images.fetchVerified({ url, format, compression, checksum } as never, {
-      signal: job.signal,
-      onProgress: (done, total) => job.progress({ done, total: total ?? 0, unit: 'bytes' }),
-    })
+    return await job.gap.away(() =>
+      job.services.images.fetchVerified({ url, format, compression, checksum } as never, {
+        signal: job.signal,
+        onProgress: (done, total) => job.progress({ done, total: total ?? 0, unit: 'bytes' }),
+      }),
+    )
   } catch (error) {
     if (error instanceof ImageError) throw new StepFailure(`image-${error.code}`, error.message)
     throw error
@@ -83,14 +85,11 @@ const writeByIscsi = async (job: Job): Promise<JsonObject> => {
     const common = { path: image.path, format: format as never, target, signal: job.signal }
     const began_ms = job.clock.now().getTime()
     job.waitFor(`the image to be written to ${disk.name}`)
-    await writeImage({ ...common, onProgress: (part) => job.progress({ done: Math.round(part * total), total, unit: 'bytes' }) })
+    const onProgress = (part: number) => job.progress({ done: Math.round(part * total), total, unit: 'bytes' })
+    await job.gap.away(() => writeImage({ ...common, onProgress }))
     const written_ms = job.clock.now().getTime()
     job.waitFor(`the image to be read back from ${disk.name}`)
-    await verifyImage({
-      ...common,
-      virtual_bytes: total,
-      onProgress: (part) => job.progress({ done: Math.round(part * total), total, unit: 'bytes' }),
-    })
+    await job.gap.away(() => verifyImage({ ...common, virtual_bytes: total, onProgress }))
     const verified_ms = job.clock.now().getTime()
     await order(job, 'unexport', { name: `unexport.${job.run}` })
     return {
@@ -119,7 +118,9 @@ const writeDirect = async (job: Job): Promise<JsonObject> => {
       const end = await tryOrder(job, 'pull', {
         args: {
           // An agent speaks no TLS, and has no folders of ours: such images come through the service.
-          url: isForeign ? url : `${job.services.provisioning_url}/agent/data?order=${job.attempt}.${job.index}.pull.${job.run}.${pull}`,
+          url: isForeign
+            ? url
+            : `${job.services.provisioning_url}/agent/data?order=${job.attempt}.${job.index}.pull.${job.run}.${pull}`,
           disk: disk.name,
           compression,
           checksum,
@@ -133,7 +134,7 @@ const writeDirect = async (job: Job): Promise<JsonObject> => {
       const reason = String(end.body['reason'] ?? `the agent ended it with code ${end.rc}`)
       if (end.rc !== BROKEN_DOWNLOAD || pull === MAX_PULLS) throw new StepFailure('pull-failed', reason, end.body)
       job.waitFor(`the image to be pulled again: ${reason}`)
-      await job.clock.sleep(PULL_AGAIN_AFTER_MS, job.signal)
+      await job.gap.away(() => job.clock.sleep(PULL_AGAIN_AFTER_MS, job.signal))
       job.signal.throwIfAborted()
     }
   } finally {

@@ -1,8 +1,9 @@
 /** What a step of a plan is given to work with, and what it may answer. */
 import type { Node, NodeEvent } from '../../machines/node/machine.ts'
 import type { JsonObject, Step } from '../../machines/node/phase.ts'
-import type { Clock } from '../clock.ts'
 import type { Bmc } from '../bmc/port.ts'
+import type { Clock } from '../clock.ts'
+import type { Gap } from './gap.ts'
 import type { Services } from './services.ts'
 
 export type Progress = { readonly done: number; readonly total: number; readonly unit: 'bytes' | 'seconds' | 'percent' }
@@ -26,6 +27,8 @@ export type Job = {
   record(decide: (node: Node) => readonly NodeEvent[]): Promise<void>
   /** Says in words what the step waits for: shown to operators, and the reason given if the deadline passes. */
   waitFor(what: string): void
+  /** Tells time that the node, its BMC or the network takes from time that we take; see gap.ts. */
+  readonly gap: Gap
   progress(progress: Progress): void
   /** Resolves with the node once it is as wanted; rejects when the signal aborts. */
   until(wanted: (node: Node) => boolean): Promise<Node>

@@ -33,7 +33,9 @@ const setBootDevice = async (device: BootDevice, job: Job) => {
     await patiently(job, `the BMC to take boot device ${device}`, () =>
       job.bmc.management.setBootDevice(device, { persistent: false, firmware }, job.signal),
     )
-    read = await patiently(job, 'the BMC to say which device boots next', () => job.bmc.management.bootDevice(job.signal))
+    read = await patiently(job, 'the BMC to say which device boots next', () =>
+      job.bmc.management.bootDevice(job.signal),
+    )
     // Some BMCs keep "disk" as "no override", which boots the disk as well.
     if (read === device || (device === 'disk' && read === 'none')) return { device, read_back: read, sets }
     await job.clock.sleep(READ_BACK_AFTER_MS * sets, job.signal)

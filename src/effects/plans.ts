@@ -88,7 +88,10 @@ const next = (device: string) => step('management.boot-device', DEADLINES_S.bmc,
 const ramdiskUp = (ask: PlanAsk, extra: JsonObject = {}): Step[] => {
   if (ask.agent_is_up) return []
   if (ask.facts.ports.length === 0) {
-    throw new PlanRefused('ports', 'the node has no port yet: add the MAC that it boots from, so that it is known when it asks')
+    throw new PlanRefused(
+      'ports',
+      'the node has no port yet: add the MAC that it boots from, so that it is known when it asks',
+    )
   }
   return [off, next('pxe'), on, step('boot.agent', DEADLINES_S.ramdisk_boot, extra)]
 }
@@ -103,7 +106,11 @@ export const networkBootPlans: Record<EffectName, (ask: PlanAsk) => Step[]> = {
     ...burnInSteps(profileOf(ask), ask.facts),
     ...ramdiskDown(ask),
   ],
-  clean: (ask) => [...ramdiskUp(ask, ask.body['erase'] === 'full' ? { burn_in: true } : {}), cleaningStep(ask), ...ramdiskDown(ask)],
+  clean: (ask) => [
+    ...ramdiskUp(ask, ask.body['erase'] === 'full' ? { burn_in: true } : {}),
+    cleaningStep(ask),
+    ...ramdiskDown(ask),
+  ],
   deploy: (ask) => {
     const { image, deploy_interface, config_drive, ready } = ask.body as Body
     const isDirect = deploy_interface === 'direct'

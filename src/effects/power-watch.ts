@@ -24,7 +24,10 @@ export type PowerWatchTools = {
   readonly every_s: number
 }
 
-export const watchPower = async ({ fleet, commit, bmcOf, clock, log, every_s }: PowerWatchTools, signal: AbortSignal) => {
+export const watchPower = async (
+  { fleet, commit, bmcOf, clock, log, every_s }: PowerWatchTools,
+  signal: AbortSignal,
+) => {
   if (every_s === 0) return
   await fleet.ready
   while (!signal.aborted) {
@@ -49,9 +52,7 @@ export const watchPower = async ({ fleet, commit, bmcOf, clock, log, every_s }: 
         const { facts } = newest
         return [
           ...(facts.bmc_lost ? [{ type: 'BmcRegained', data: {} } as const] : []),
-          ...(facts.power === power
-            ? []
-            : [{ type: 'PowerObserved', data: { power, before: facts.power } } as const]),
+          ...(facts.power === power ? [] : [{ type: 'PowerObserved', data: { power, before: facts.power } } as const]),
         ]
       })
     } catch (error) {

@@ -4,7 +4,7 @@ import { type Interface, type Job, StepFailure } from './job.ts'
 import { patiently } from './patience.ts'
 
 /** Between two looks at the chassis power after it was asked to change. */
-const LOOK_EVERY_MS = 500
+const LOOK_EVERY_MS = 300
 /** A BMC that accepted and did nothing is asked again after this long. */
 const ASK_AGAIN_S = 30
 /** How long an operating system may take to shut down. */
@@ -29,8 +29,7 @@ export const power: Interface = {
       job.waitFor('the operating system to shut down')
       while (job.clock.now().getTime() < until_ms) {
         if ((await observe(job)) === 'off') return { power: 'off', asked: 1 }
-        await job.clock.sleep(LOOK_EVERY_MS, job.signal)
-        job.signal.throwIfAborted()
+        await lookAgainLater(job)
       }
       if (then === 'off') return { ...(await be('off', job)), soft: false }
       throw new StepFailure('ignored', `the operating system did not shut down within ${patience_s} s of being asked`)
@@ -56,12 +55,19 @@ const be = async (target: PowerState, job: Job) => {
       await patiently(job, `the BMC to take "power ${target}"`, () => job.bmc.power.set(target, job.signal))
       asked++
       ask_at_ms = job.clock.now().getTime() + ASK_AGAIN_S * 1000
-      job.waitFor(`the chassis to be ${target}: the BMC accepted "power ${target}" ${asked} time(s) and reports otherwise`)
+      job.waitFor(
+        `the chassis to be ${target}: the BMC accepted "power ${target}" ${asked} time(s) and reports otherwise`,
+      )
       if ((await observe(job)) === target) return { power: target, asked }
     }
-    await job.clock.sleep(LOOK_EVERY_MS, job.signal)
-    job.signal.throwIfAborted()
+    await lookAgainLater(job)
   }
+}
+
+const lookAgainLater = async (job: Job) => {
+  job.gap.notYet()
+  await job.gap.pause(() => job.clock.sleep(LOOK_EVERY_MS, job.signal))
+  job.signal.throwIfAborted()
 }
 
 /** Reads the chassis power, and records it when it is not what the log says. */

@@ -6,14 +6,15 @@
  * says what is unfinished, and it is taken up at the step that was running. None starts before history has been read to
  * its end: replaying yesterday must not switch a machine off today (design rules 3 to 7, ADR 5).
  */
+
+import type { Logger } from 'pino'
 import { evolve, type Node, type NodeEvent } from '../../machines/node/machine.ts'
 import { conclude, failureOf } from '../../machines/node/outcome.ts'
 import type { Work } from '../../machines/node/work.ts'
-import type { Logger } from 'pino'
+import type { Bmc } from '../bmc/port.ts'
 import type { Clock } from '../clock.ts'
 import type { Commit } from '../commit.ts'
 import type { Drivers } from '../drivers/registry.ts'
-import type { Bmc } from '../bmc/port.ts'
 import type { Fleet } from '../fleet.ts'
 import { RevisionConflict, StoreUnavailable } from '../store/port.ts'
 import type { Progress } from './job.ts'
@@ -86,18 +87,34 @@ export const openRunner = (tools: RunnerTools) => {
   const perform = async (id: string, entry: Running): Promise<void> => {
     entry.live = { ...entry.live, queued: false }
     let next = (node: Node): readonly NodeEvent[] => begin(node, node.work as Work)
+    // The node waits for us from the moment that it was asked for this, and again from the end of each step.
+    const asked = fleet.get(id)?.work
+    let waits_since_ms = asked?.run === 0 ? Date.parse(asked.since_at) : clock.now().getTime()
     for (;;) {
       const node = await write(id, entry, next)
       const work = node?.work
       if (!work || work.since !== entry.since || entry.stop.signal.aborted) return
-      const ended = await runStep(tools, { id, since: entry.since, stop: entry.stop.signal, show: (live) => show(entry, live) })
+      const lead_ms = Math.max(0, clock.now().getTime() - waits_since_ms)
+      const which = {
+        id,
+        since: entry.since,
+        stop: entry.stop.signal,
+        show: (live: Partial<Live>) => show(entry, live),
+        lead_ms,
+      }
+      const ended = await runStep(tools, which)
+      waits_since_ms = clock.now().getTime()
       if (ended === 'stopped') return
       next = (newest) => outcome(newest, ended)
     }
   }
 
   /** Appends for the attempt that is running; null when that attempt is over. Waits while the log cannot be written. */
-  const write = async (id: string, entry: Running, decide: (node: Node) => readonly NodeEvent[]): Promise<Node | null> => {
+  const write = async (
+    id: string,
+    entry: Running,
+    decide: (node: Node) => readonly NodeEvent[],
+  ): Promise<Node | null> => {
     for (let wait_ms: number = STORE_RETRY_MS[0]; ; wait_ms = Math.min(wait_ms * 2, STORE_RETRY_MS[1])) {
       if (entry.stop.signal.aborted) return null
       try {

@@ -1,11 +1,11 @@
 /** What the steps of plans reach beside the BMC: handed in, so that a simulator can stand in for any of it. */
 import type { Logger } from 'pino'
+import type { Node } from '../../machines/node/machine.ts'
 import type { Blobs } from '../blobs.ts'
 import type { Agents } from '../boot/agents.ts'
 import type { ImageCache } from '../boot/images.ts'
 import type { Claims } from '../claims.ts'
 import type { Ids } from '../clock.ts'
-import type { Node } from '../../machines/node/machine.ts'
 import type { Vault } from '../vault.ts'
 
 export type Services = {

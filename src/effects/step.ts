@@ -1,6 +1,7 @@
 /** One step of a plan: run until it is done, fails, or runs out of the time that the log gave it. */
 import type { Node, NodeEvent } from '../../machines/node/machine.ts'
 import { BmcError } from '../bmc/port.ts'
+import { type Gap, openGap } from './gap.ts'
 import { type Job, StepFailure } from './job.ts'
 import type { Live, RunnerTools, StepEnd } from './runner.ts'
 
@@ -10,6 +11,8 @@ type Which = {
   /** Aborts with the reason 'aborted' or 'shutdown'; then nothing is recorded here. */
   readonly stop: AbortSignal
   show(live: Partial<Live>): void
+  /** How long the node has waited for us to come to this step. */
+  readonly lead_ms: number
 }
 
 /** The longest delay that a timer takes; longer deadlines are waited for in pieces. */
@@ -17,7 +20,7 @@ const MAX_TIMER_MS = 2 ** 31 - 1
 
 export const runStep = async (tools: RunnerTools, which: Which): Promise<StepEnd | 'stopped'> => {
   const { fleet, clock, log, drivers } = tools
-  const { id, stop, show } = which
+  const { id, stop, show, lead_ms } = which
   const node = fleet.get(id)
   const work = node?.work
   const step = work?.plan[work.cursor]
@@ -25,7 +28,7 @@ export const runStep = async (tools: RunnerTools, which: Which): Promise<StepEnd
   const at = { attempt: work.request.revision, index: work.cursor }
   const failed = (code: string, reason: string, evidence = {}): StepEnd => ({
     type: 'StepFailed',
-    data: { ...at, code, reason, evidence },
+    data: { ...at, code, reason, evidence, gap_ms: lead_ms },
   })
 
   const handler = drivers.get(node.facts.driver)?.interfaces[step.interface]?.[step.step]
@@ -34,20 +37,24 @@ export const runStep = async (tools: RunnerTools, which: Which): Promise<StepEnd
   }
   if (work.run > 1 && !handler.repeatable) {
     const what = `${step.interface}.${step.step}`
-    return failed('outcome-unknown', `the service was stopped while ${what} was under way; look, and ask again if needed`)
+    return failed(
+      'outcome-unknown',
+      `the service was stopped while ${what} was under way; look, and ask again if needed`,
+    )
   }
 
   const started = Date.parse(work.step_started_at ?? clock.now().toISOString())
   const limit = limitedTo(started + step.deadline_s * 1000, clock.now().getTime(), stop)
   let waiting_for: string | null = null
-  const job = jobOf(tools, which, node, limit.signal, (what) => {
+  const gap = openGap(() => performance.now())
+  const job = jobOf(tools, which, node, limit.signal, gap, (what) => {
     waiting_for = what
     show({ waiting_for: what })
   })
   show({ waiting_for: null, progress: null })
   try {
     const evidence = limit.signal.aborted ? await Promise.reject(limit.signal.reason) : await handler.run(job)
-    return { type: 'StepSucceeded', data: { ...at, evidence } }
+    return { type: 'StepSucceeded', data: { ...at, evidence, gap_ms: lead_ms + gap.total_ms() } }
   } catch (error) {
     if (stop.aborted) return 'stopped'
     if (limit.expired()) {
@@ -97,6 +104,7 @@ const jobOf = (
   { id, since, show }: Which,
   node: Node,
   signal: AbortSignal,
+  gap: Gap,
   waitFor: Job['waitFor'],
 ): Job => {
   const work = node.work as NonNullable<Node['work']>
@@ -123,20 +131,24 @@ const jobOf = (
     },
     waitFor,
     progress: (progress) => show({ progress }),
+    gap,
     until: (wanted) =>
-      new Promise((resolve, reject) => {
-        if (wanted(current())) return resolve(current())
-        if (signal.aborted) return reject(signal.reason)
-        const end = (how: () => void) => {
-          unlisten()
-          signal.removeEventListener('abort', onAbort)
-          how()
-        }
-        const onAbort = () => end(() => reject(signal.reason))
-        const unlisten = fleet.watch(id, (newest) => {
-          if (wanted(newest)) end(() => resolve(newest))
-        })
-        signal.addEventListener('abort', onAbort)
-      }),
+      gap.away(
+        () =>
+          new Promise((resolve, reject) => {
+            if (wanted(current())) return resolve(current())
+            if (signal.aborted) return reject(signal.reason)
+            const end = (how: () => void) => {
+              unlisten()
+              signal.removeEventListener('abort', onAbort)
+              how()
+            }
+            const onAbort = () => end(() => reject(signal.reason))
+            const unlisten = fleet.watch(id, (newest) => {
+              if (wanted(newest)) end(() => resolve(newest))
+            })
+            signal.addEventListener('abort', onAbort)
+          }),
+      ),
   }
 }

@@ -44,7 +44,10 @@ export const invalid = (c: Context, error: z.core.$ZodError, status: ContentfulS
 
 export const onError: ErrorHandler = (error, c) => {
   if (error instanceof ClaimRefused) {
-    return problem(c, 409, 'taken', error.message, { field: error.kind === 'mac' ? 'ports' : 'name', node: error.holder })
+    return problem(c, 409, 'taken', error.message, {
+      field: error.kind === 'mac' ? 'ports' : 'name',
+      node: error.holder,
+    })
   }
   if (error instanceof PlanRefused) {
     const detail = `${error.field}: ${error.message}`
@@ -55,7 +58,12 @@ export const onError: ErrorHandler = (error, c) => {
     return problem(c, 503, 'unavailable', `${error.message}; nothing was recorded and nothing was done`)
   }
   if (error instanceof HTTPException) {
-    return problem(c, error.status as ContentfulStatusCode, error.status === 413 ? 'too-large' : 'malformed', error.message)
+    return problem(
+      c,
+      error.status as ContentfulStatusCode,
+      error.status === 413 ? 'too-large' : 'malformed',
+      error.message,
+    )
   }
   c.get('log')?.error({ err: error, path: c.req.path }, 'a request failed unexpectedly')
   return problem(c, 500, 'unexpected', 'see the log of the service')

@@ -49,7 +49,9 @@ export const queryRoutes = (app: Hono<Env>, { fleet, store, runner, blobs }: Api
 
   const one = (answer: (c: Context, id: string, node: Node) => Response | Promise<Response>) => (c: Context) => {
     const found = fleet.find(c.req.param('key') ?? '')
-    return found ? answer(c, found.id, found.node) : problem(c, 404, 'not-found', `there is no node ${c.req.param('key')}`)
+    return found
+      ? answer(c, found.id, found.node)
+      : problem(c, 404, 'not-found', `there is no node ${c.req.param('key')}`)
   }
   const eventsOf = async (id: string): Promise<RecordedNodeEvent[]> =>
     (await store.read(NODE_PREFIX + id)).map(readNodeEvent)
@@ -69,7 +71,12 @@ export const queryRoutes = (app: Hono<Env>, { fleet, store, runner, blobs }: Api
       const { after, limit } = query.data
       const entries = history(await eventsOf(id)).filter(({ revision }) => revision > after)
       const page = entries.slice(0, limit)
-      return c.json({ id, name: node.facts.name, events: page, next: entries.length > limit ? page.at(-1)?.revision : null })
+      return c.json({
+        id,
+        name: node.facts.name,
+        events: page,
+        next: entries.length > limit ? page.at(-1)?.revision : null,
+      })
     }),
   )
   app.get(
@@ -94,7 +101,10 @@ export const queryRoutes = (app: Hono<Env>, { fleet, store, runner, blobs }: Api
     const sha256 = c.req.param('sha256')
     const stream = /^[0-9a-f]{64}$/.test(sha256) ? await blobs.get(sha256) : null
     return stream
-      ? c.body(Readable.toWeb(stream) as ReadableStream<Uint8Array>, 200, { 'content-type': 'application/octet-stream', etag: `"${sha256}"` })
+      ? c.body(Readable.toWeb(stream) as ReadableStream<Uint8Array>, 200, {
+          'content-type': 'application/octet-stream',
+          etag: `"${sha256}"`,
+        })
       : problem(c, 404, 'not-found', `there is no document ${sha256}`)
   })
 }

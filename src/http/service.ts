@@ -1,8 +1,8 @@
 /** What the service says of itself: alive, ready, its lifecycle, its drivers. */
 import type { Hono } from 'hono'
-import { diagram } from '../../machines/diagram.ts'
-import type { Env, ApiTools } from './api.ts'
 import { z } from 'zod'
+import { diagram } from '../../machines/diagram.ts'
+import type { ApiTools, Env } from './api.ts'
 
 /** Null when all is well, otherwise what is not, in words. */
 export type Check = () => string | null
