@@ -86,17 +86,22 @@ export const openFleet = (store: EventStore) => {
   return {
     /** Follows the log until the signal aborts. @throws on an event that the machine has no word for: never skipped */
     async run(signal: AbortSignal) {
-      for await (const batch of store.follow({ prefixes: [NODE_PREFIX], signal })) {
-        if (batch === 'caught-up') {
-          caughtUp = true
-          ready.resolve()
-        } else {
-          for (const recorded of batch) fold(recorded)
-          release()
+      try {
+        for await (const batch of store.follow({ prefixes: [NODE_PREFIX], signal })) {
+          if (batch === 'caught-up') {
+            caughtUp = true
+            ready.resolve()
+          } else {
+            for (const recorded of batch) fold(recorded)
+            release()
+          }
         }
+      } catch (error) {
+        ready.reject(error)
+        throw error
       }
     },
-    /** Resolves once history has been read to its end. */
+    /** Resolves once history has been read to its end; rejects when it cannot be. */
     ready: ready.promise,
     isReady: () => caughtUp,
     get: (id: string): Node | undefined => nodes.get(id),

@@ -14,7 +14,7 @@ import { superviseDnsmasq } from './boot/dnsmasq.ts'
 import { imageCache, imageSpec } from './boot/images.ts'
 import { openListener } from './boot/listener.ts'
 import { openClaims } from './claims.ts'
-import { randomIds, systemClock } from './clock.ts'
+import { type Clock, type Ids, randomIds, systemClock } from './clock.ts'
 import { openCommit } from './commit.ts'
 import type { Config } from './config.ts'
 import { PlanRefused } from './drivers/driver.ts'
@@ -29,6 +29,7 @@ import { openApi } from './http/api.ts'
 import type { Check } from './http/service.ts'
 import { openPrepare } from './prepare.ts'
 import { embeddedStore } from './store/embedded.ts'
+import type { EventStore } from './store/port.ts'
 import { openVault } from './vault.ts'
 import { masterKeyFrom } from './vault-key.ts'
 
@@ -45,15 +46,19 @@ export type Service = {
   close(): Promise<void>
 }
 
-export const startService = async (config: Config, log: Logger): Promise<Service> => {
-  const clock = systemClock
-  const ids = randomIds
+/** What a simulator may put in the place of the real thing. */
+export type Parts = { readonly store: EventStore; readonly clock: Clock; readonly ids: Ids }
+
+export const startService = async (config: Config, log: Logger, parts: Partial<Parts> = {}): Promise<Service> => {
+  const { clock = systemClock, ids = randomIds } = parts
   const stop = new AbortController()
   const { signal } = stop
+  /** Later than `stop`: what was appended last must still be folded, or its writer would wait for ever. */
+  const stopFolding = new AbortController()
 
   await mkdir(config.data_dir, { recursive: true, mode: 0o700 })
   const key = masterKeyFrom({ value: config.master_key, file: join(config.data_dir, 'master.key') })
-  const store = embeddedStore({ path: config.store_path })
+  const store = parts.store ?? embeddedStore({ path: config.store_path })
   const vault = openVault({ path: join(config.data_dir, 'vault.db'), masterKey: key })
   const blobs = await openBlobs(join(config.data_dir, 'blobs'))
   const images = await imageCache({
@@ -135,11 +140,11 @@ export const startService = async (config: Config, log: Logger): Promise<Service
     ramdisk_dir: config.ramdisk_dir,
     provisioning_url,
   })
-  const api = openApi({ store, fleet, handle, enroll, runner, drivers, blobs, log, checks })
+  const api = openApi({ store, fleet, handle, enroll, runner, drivers, blobs, log, checks, signal })
 
   const failure = Promise.withResolvers<never>()
   failure.promise.catch(() => {})
-  const following = fleet.run(signal).catch(failure.reject)
+  const following = fleet.run(stopFolding.signal).catch(failure.reject)
   const ready = fleet.ready.then(() => log.info({ nodes: fleet.size() }, 'history is read'))
   const running = runner.run(signal).catch(failure.reject)
   const watching = watchPower({ fleet, commit, bmcOf, clock, log, every_s: config.power_poll_s }, signal).catch(
@@ -187,8 +192,9 @@ export const startService = async (config: Config, log: Logger): Promise<Service
     async close() {
       const closed = servers.map(closeServer)
       stop.abort()
-      await Promise.all([running, watching, following, dnsmasqStopped])
-      await Promise.all(closed)
+      await Promise.all([running, watching, dnsmasqStopped, ...closed])
+      stopFolding.abort()
+      await following
       await store.close()
       vault.close()
     },

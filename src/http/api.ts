@@ -27,6 +27,8 @@ export type ApiTools = {
   readonly log: Logger
   /** What `/readyz` asks, by name. */
   readonly checks: Readonly<Record<string, Check>>
+  /** Aborts when the service ends: what would go on for ever ends then. */
+  readonly signal: AbortSignal
 }
 
 export type Env = { Variables: { log: Logger } }

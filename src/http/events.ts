@@ -1,7 +1,7 @@
 /** The log as a stream of server-sent events, from any position, then live; a slow reader slows only itself. */
 import type { Hono } from 'hono'
 import { NODE_PREFIX } from '../fleet.ts'
-import type { EventStore, Position, Recorded } from '../store/port.ts'
+import type { EventStore, FollowOptions, Recorded } from '../store/port.ts'
 import type { ApiTools, Env } from './api.ts'
 import { problem } from './problem.ts'
 
@@ -11,19 +11,21 @@ const HEARTBEAT_MS = 15_000
 /** Streams that callers may follow: nodes, and MACs that were seen and belong to none. */
 const PUBLIC_PREFIXES = [NODE_PREFIX, 'seen-']
 
-export const eventRoutes = (app: Hono<Env>, { store, fleet }: ApiTools) => {
+export const eventRoutes = (app: Hono<Env>, { store, fleet, signal }: ApiTools) => {
   app.get('/v1/events', async (c) => {
     const after = c.req.header('last-event-id') ?? c.req.query('after')
-    const trouble = after === undefined ? null : await notAPosition(store, after)
-    if (trouble) return problem(c, 400, 'invalid', trouble, { errors: [{ field: 'Last-Event-ID', detail: trouble }] })
     const key = c.req.query('node')
     const found = key === undefined ? null : fleet.find(key)
     if (key !== undefined && !found) return problem(c, 404, 'not-found', `there is no node ${key}`)
     const prefixes = found ? [NODE_PREFIX + found.id] : PUBLIC_PREFIXES
     const stop = new AbortController()
-    c.req.raw.signal.addEventListener('abort', () => stop.abort(), { once: true })
-    const body = eventStream(store.follow({ after, prefixes, signal: stop.signal }), stop)
-    return c.body(body, 200, {
+    const ended = AbortSignal.any([stop.signal, c.req.raw.signal, signal])
+    const followed = followFrom(store, { after, prefixes, signal: ended })
+    if (followed instanceof TypeError) {
+      const errors = [{ field: 'Last-Event-ID', detail: followed.message }]
+      return problem(c, 400, 'invalid', followed.message, { errors })
+    }
+    return c.body(eventStream(followed, stop), 200, {
       'content-type': 'text/event-stream',
       'cache-control': 'no-store',
       'x-accel-buffering': 'no',
@@ -31,12 +33,13 @@ export const eventRoutes = (app: Hono<Env>, { store, fleet }: ApiTools) => {
   })
 }
 
-const notAPosition = async (store: EventStore, after: Position): Promise<string | null> => {
+/** A position that the log does not have is a value: it came from the caller. */
+const followFrom = (store: EventStore, options: FollowOptions) => {
   try {
-    store.compare(after, after)
-    return null
+    return store.follow(options)
   } catch (error) {
-    return error instanceof Error ? error.message : String(error)
+    if (error instanceof TypeError) return error
+    throw error
   }
 }
 
