@@ -51,13 +51,21 @@ const mermaid = (regions: [string, AnyStateNode][]): string =>
     ...regions.flatMap(([name, region], place) => [
       ...(place > 0 ? ['    --'] : []),
       `    %% ${name}`,
-      ...(region.initial?.target ?? []).map((first) => `    [*] --> ${first.key}`),
+      ...Object.keys(region.states)
+        .filter((state) => idOf(state) !== state)
+        .map((state) => `    state "${state}" as ${idOf(state)}`),
+      ...(region.initial?.target ?? []).map((first) => `    [*] --> ${idOf(first.key)}`),
       ...Object.values(region.states)
         .flatMap(transitionsOf)
         .filter(({ from, to }) => from !== to)
-        .map(({ from, to, event, guard }) => `    ${from} --> ${to}: ${event}${guard ? ` [${guard}]` : ''}`),
+        .map(
+          ({ from, to, event, guard }) => `    ${idOf(from)} --> ${idOf(to)}: ${event}${guard ? ` [${guard}]` : ''}`,
+        ),
     ]),
     '  }',
   ]
     .join('\n')
     .concat('\n')
+
+/** Mermaid reads a hyphen in an id as the beginning of an arrow. */
+const idOf = (state: string) => state.replaceAll('-', '_')
