@@ -20,20 +20,27 @@ field() { apt-cache -o Dir::Cache::pkgcache="$(apt_index)" show --no-all-version
 # known <package>: fails unless the package lists know it, after fetching them where they do not.
 known() { [ -n "$(field "$1" Version)" ] || { refresh_lists && [ -n "$(field "$1" Version)" ]; }; }
 
-# fetch <cachedir> <package>...: the packages' files into cachedir/debs; prints their paths. apt checks their signatures' sums.
+# fetch <cachedir> <package>...: the packages' files into cachedir/debs; prints their paths. apt checks their sums.
 fetch() {
-  local debs=$1/debs package name
+  local debs=$1/debs
   shift
   mkdir -p "$debs"
-  for package; do
-    name=$(deb_name "$package")
-    [ -f "$debs/$name" ] || download "$debs" "$package" || { refresh_lists && download "$debs" "$package"; } || return 1
-    echo "$debs/$(deb_name "$package")"
-  done
+  missing_debs "$debs" "$@" | download "$debs" || { refresh_lists && missing_debs "$debs" "$@" | download "$debs"; } || return 1
+  deb_names "$@" | sed "s,.* ,$debs/,"
 }
 
-# deb_name <package>: as apt-get download names the file: an epoch's colon is written %3a.
-deb_name() { echo "$1_$(field "$1" Version | sed 's/:/%3a/')_$(field "$1" Architecture).deb"; }
+# deb_names <package>...: "package file", the file as apt-get download names it: an epoch's colon is written %3a.
+deb_names() {
+  apt-cache -o Dir::Cache::pkgcache="$(apt_index)" show --no-all-versions "$@" | awk '
+    $1 == "Package:" { package = $2 } $1 == "Version:" { version = $2 } $1 == "Architecture:" { architecture = $2 }
+    $0 == "" { sub(/:/, "%3a", version); print package, package "_" version "_" architecture ".deb" }'
+}
+
+missing_debs() {
+  local debs=$1 package file
+  shift
+  deb_names "$@" | while read -r package file; do [ -f "$debs/$file" ] || echo "$package"; done
+}
 
 # The sandbox user of apt cannot write to a cache that belongs to somebody else, and only warns about it.
-download() { (cd "$1" && apt-get -qq -o APT::Sandbox::User=root download "$2" >&2); }
+download() { (cd "$1" && xargs -r apt-get -qq -o APT::Sandbox::User=root download >&2); }

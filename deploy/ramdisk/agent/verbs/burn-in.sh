@@ -66,7 +66,7 @@ verb_network() {
   request 3600 POST /agent/throughput /dev/zero "$bytes"
   up=$(($(centiseconds) - middle))
   [ "$(reply_line)" = "bytes=$bytes" ] || echo "the service took '$(reply_line)' (answer $status) instead of bytes=$bytes" >>"$job/failures"
-  cp "$job/failures" "$job/output"
+  { echo "$command: $down and $up centiseconds"; cat "$job/failures"; } >"$job/output"
   finish agent 1 "\"bytes\":$bytes,\"down_bytes_per_s\":$((got * 100 / (down + 1))),\"up_bytes_per_s\":$((bytes * 100 / (up + 1)))"
 }
 

@@ -37,7 +37,7 @@ zero() {
 
 verb_erase() {
   disk=$(doomed_disk) || exit
-  size=$(disk_bytes "$disk")
+  size=$(disk_bytes "$disk") wiped=0
   method=$(arg method auto)
   case $method in
     auto) method=$(best_method) ;;
@@ -82,8 +82,11 @@ erase_ata() {
     timed 0 hdparm --user-master u --security-erase bloomery "/dev/$disk"
 }
 
+# direct: through the page cache the progress would run ahead by gigabytes, and the end take minutes. What is left over after
+# the last whole MiB goes the other way.
 erase_overwrite() {
-  metered 1 0 "$size" dd if=/dev/zero of="/dev/$disk" bs=$MIB count="$size" iflag=count_bytes conv=notrunc,fsync
+  metered 1 0 "$size" dd if=/dev/zero of="/dev/$disk" bs=$MIB count=$((size / MIB)) oflag=direct conv=notrunc,fsync &&
+    zero $((size / MIB * MIB)) $((size % MIB))
 }
 
 # Sets zero_samples: how many of the places that were looked at, evenly spread from first to last, read as zero.

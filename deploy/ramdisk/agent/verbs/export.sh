@@ -42,7 +42,7 @@ verb_unexport() {
 # Disabling a portal group ends its sessions and waits for their commands.
 tear_down() {
   [ -d $target/iscsi ] || return 0
-  for tpg in $target/iscsi/iqn.*/tpgt_*; do
+  for tpg in "$target"/iscsi/iqn.*/tpgt_*; do
     [ -d "$tpg" ] || continue
     echo 0 >"$tpg/enable"
     rm -f "$tpg"/lun/lun_0/disk

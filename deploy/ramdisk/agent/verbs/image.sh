@@ -12,7 +12,7 @@ verb_pull() {
   case $algorithm in sha256 | sha512) ;; *) fail 2 "checksum must be sha256:... or sha512:..., not $checksum" ;; esac
   compression=$(arg compression none)
   case $compression in
-    none) unpack=cat ;;
+    none) unpack='cat' ;;
     gzip) unpack='gunzip -c' ;;
     zstd) unpack='zstd -dcq' && command -v zstd >/dev/null || fail 2 'this ramdisk was booted without the zstd tool (extra.img)' ;;
     *) fail 2 "compression must be none, gzip or zstd, not $compression" ;;
