@@ -30,14 +30,15 @@ const WORD = /^[A-Za-z0-9][A-Za-z0-9_.,:=@/+-]{0,255}$/
 const CONSOLE = /^tty[A-Za-z0-9]{1,8}(,[0-9]{1,7}[noe]?[5-8]?r?)?$/
 
 export function firstStageScript({ base_url }: { readonly base_url: string }): string {
+  // This iPXE leaves an & of a vendor's string as it is, so those come last: a reader takes the first of each name.
   const query = [
     `mac=${setting('bootmac')}`,
     `uuid=${setting('uuid')}`,
-    `serial=${setting('serial:uristring')}`,
     `firmware=${setting('platform')}`,
+    `chip=${setting('netX/chip:uristring')}`,
+    `serial=${setting('serial:uristring')}`,
     `manufacturer=${setting('manufacturer:uristring')}`,
     `product=${setting('product:uristring')}`,
-    `chip=${setting('netX/chip:uristring')}`,
   ].join('&')
   // netX is the NIC that iPXE opened last, the one that this script came through.
   return script([
