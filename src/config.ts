@@ -65,18 +65,17 @@ const environment = z
     BLOOMERY_LOG: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
   })
   .superRefine((env, context) => {
-    const [, host] = /^(.+):\d+$/.exec(env.BLOOMERY_API) ?? []
-    if (!/^fd:\d+$/.test(env.BLOOMERY_API) && host === undefined) {
-      context.addIssue({ code: 'custom', path: ['BLOOMERY_API'], message: 'HOST:PORT, or fd:NUMBER' })
-    } else if (
-      host !== undefined &&
-      !LOOPBACK.test(host.replace(/^\[(.*)\]$/, '$1')) &&
-      env.BLOOMERY_API_UNPROTECTED !== 'yes'
-    ) {
-      const message = `${host} can be reached by others, and there is no authentication yet; BLOOMERY_API_UNPROTECTED=yes accepts that`
-      context.addIssue({ code: 'custom', path: ['BLOOMERY_API'], message })
-    }
+    const issue = apiIssue(env.BLOOMERY_API, env.BLOOMERY_API_UNPROTECTED === 'yes')
+    if (issue) context.addIssue({ code: 'custom', path: ['BLOOMERY_API'], message: issue })
   })
+
+const apiIssue = (where: string, isUnprotectedAccepted: boolean): string | null => {
+  if (/^fd:\d+$/.test(where)) return null
+  const [, host] = /^(.+):\d+$/.exec(where) ?? []
+  if (host === undefined) return 'HOST:PORT, or fd:NUMBER'
+  if (LOOPBACK.test(host.replace(/^\[(.*)\]$/, '$1')) || isUnprotectedAccepted) return null
+  return `${host} can be reached by others, and there is no authentication yet; BLOOMERY_API_UNPROTECTED=yes accepts that`
+}
 
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'

@@ -67,8 +67,7 @@ export async function verifyImage(options: TransferOptions & { readonly virtual_
   const { path, format, target, virtual_bytes } = options
   const size = Math.ceil(virtual_bytes / 512) * 512
   const image = `driver=${format},read-only=on,file.driver=file,file.locking=off,file.filename=${path.replaceAll(',', ',,')}`
-  // -T none: read the disk, not somebody's cache.
-  const argv = ['compare', '-p', '-T', 'none', '--image-opts', image, targetOptions(target, size)]
+  const argv = ['compare', '-p', '--image-opts', image, targetOptions(target, size)]
   const { code, stdout, stderr } = await transfer(options, argv)
   const mismatch = /Content mismatch at offset (\d+)/.exec(stdout.toString('latin1'))
   if (mismatch)

@@ -68,10 +68,14 @@ export const burnIn: Interface = {
     const end = await tool(job, 'network', { bytes: num(job, 'mebibytes') * BYTES_PER_MIB })
     const measured = one(end)
     const limit = num(job, 'min_mbit_per_s')
-    const figures = Object.entries((end.body['figures'] ?? {}) as Record<string, number>)
-    const slow = figures.find(([name, value]) => name.includes('mbit') && value < limit)
-    if (slow)
-      throw new StepFailure('too-slow', `${slow[0]} is ${slow[1]}; the limit is ${limit} Mbit/s`, measured.evidence)
+    const slow = Object.entries((end.body['figures'] ?? {}) as Record<string, number>)
+      .filter(([name]) => name.endsWith('_bytes_per_s'))
+      .map(([name, bytes_per_s]) => [name.split('_')[0], Math.round((bytes_per_s * 8) / 1e6)] as const)
+      .find(([, mbit_per_s]) => mbit_per_s < limit)
+    if (slow) {
+      const reason = `${slow[0]} moved ${slow[1]} Mbit/s; the limit is ${limit} Mbit/s`
+      throw new StepFailure('too-slow', reason, measured.evidence)
+    }
     return measured
   }),
 }
@@ -89,7 +93,7 @@ const evidenceOf = ({ body, uploads }: OrderEnd): JsonObject => {
 /** The BMC is a witness here, not the accused: one that says nothing spoils no burn-in. */
 const bmcSays = async <T>(job: Job, ask: (bmc: Job['bmc']) => Promise<readonly T[]>): Promise<readonly T[]> => {
   try {
-    return await ask(job.bmc)
+    return await job.gap.away(() => ask(job.bmc))
   } catch (error) {
     job.signal.throwIfAborted()
     if (error instanceof BmcError) return []

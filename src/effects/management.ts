@@ -36,8 +36,7 @@ const setBootDevice = async (device: BootDevice, job: Job) => {
     read = await patiently(job, 'the BMC to say which device boots next', () =>
       job.bmc.management.bootDevice(job.signal),
     )
-    // Some BMCs keep "disk" as "no override", which boots the disk as well.
-    if (read === device || (device === 'disk' && read === 'none')) return { device, read_back: read, sets }
+    if (read === device || (isOwnOrder(device) && isOwnOrder(read))) return { device, read_back: read, sets }
     await job.clock.sleep(READ_BACK_AFTER_MS * sets, job.signal)
     job.signal.throwIfAborted()
   }
@@ -47,3 +46,6 @@ const setBootDevice = async (device: BootDevice, job: Job) => {
     { device, read_back: read },
   )
 }
+
+/** Some BMCs do not tell "disk" from "no override"; either way the node boots from its disk. */
+const isOwnOrder = (device: BootDevice) => device === 'disk' || device === 'none'
