@@ -78,17 +78,17 @@ export async function imageCache(options: ImageCacheOptions): Promise<ImageCache
 
   /** @throws {ImageError} too-large, when what is in use leaves no room */
   async function makeRoom(bytes: number, url: string): Promise<void> {
-    const used = () => arriving_bytes + [...kept.values()].reduce((sum, image) => sum + image.bytes, 0)
+    const taken = () => arriving_bytes + [...kept.values()].reduce((sum, image) => sum + image.bytes, 0)
     for (const [name, image] of kept) {
-      if (used() + bytes <= limit_bytes) break
+      if (taken() + bytes <= limit_bytes) break
       if (image.users > 0) continue
       kept.delete(name)
       await rm(image.path, { force: true })
     }
-    if (used() + bytes > limit_bytes)
+    if (taken() + bytes > limit_bytes)
       throw new ImageError(
         'too-large',
-        `image ${url} does not fit: the image cache may hold ${limit_bytes} bytes, ${used()} of them are in use now`,
+        `image ${url} does not fit: the image cache may hold ${limit_bytes} bytes, ${taken()} of them are in use now`,
       )
   }
 
@@ -133,8 +133,10 @@ export async function imageCache(options: ImageCacheOptions): Promise<ImageCache
       await file.sync()
       const path = join(dir, name)
       await rename(partial, path)
-      const image = { path, bytes: done, users: 0 }
+      const image = { path, bytes: done, users: 1 } // our own hold, until those who wait have theirs
       kept.set(name, image)
+      arriving_bytes -= mine
+      mine = 0
       return image
     } catch (error) {
       await rm(partial, { force: true })
@@ -174,18 +176,32 @@ export async function imageCache(options: ImageCacheOptions): Promise<ImageCache
     const done = download(spec, name, stop, (bytes, total) => {
       for (const watcher of watchers) watcher(bytes, total)
     })
-    done.catch(() => {}) // those who wait hear of it; if nobody does, nobody needs to
+    const letGo = (image: Kept) =>
+      setImmediate(() => {
+        image.users -= 1
+      })
+    done.then(letGo, () => {}) // a failure is heard by those who wait; if nobody does, nobody needs to
     const started = { done, watchers, stop, waiting: 0 }
     downloads.set(key, started)
     return started
+  }
+
+  /** One that is here already, unless somebody emptied the folder under us. */
+  async function hold(name: string): Promise<Kept | null> {
+    const image = kept.get(name)
+    if (!image) return null
+    const there = await stat(used(image).path).catch(() => null)
+    if (there) return image
+    image.users -= 1
+    if (kept.get(name) === image) kept.delete(name)
+    return null
   }
 
   return {
     async fetchVerified(spec, fetch_options) {
       fetch_options.signal.throwIfAborted()
       const name = spec.checksum.replace(':', '-')
-      const image = kept.get(name) ?? (await share(spec, name, fetch_options))
-      image.users += 1
+      const image = (await hold(name)) ?? used(await share(spec, name, fetch_options))
       kept.delete(name) // to the end of the line: the one used last goes last
       kept.set(name, image)
       let released = false
@@ -204,6 +220,11 @@ export async function imageCache(options: ImageCacheOptions): Promise<ImageCache
       }
     },
   }
+}
+
+function used(image: Kept): Kept {
+  image.users += 1
+  return image
 }
 
 function isImageUrl(text: string): boolean {

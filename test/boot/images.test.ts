@@ -69,6 +69,17 @@ test('a wrong checksum names both, and nothing is kept', async (t) => {
   assert.deepEqual(await readdir(options.dir), [])
 })
 
+test('an image that somebody removed from the cache is fetched again', async (t) => {
+  const { cache } = await setup(t)
+  const bytes = image()
+  const { url, asked } = await imageServer(t, { '/a': bytes })
+  const { path } = await cache.fetchVerified(raw(`${url}/a`, bytes), { signal })
+  await rm(path)
+  await cache.fetchVerified(raw(`${url}/a`, bytes), { signal })
+  assert.deepEqual(asked, ['/a', '/a'])
+  assert.ok((await readFile(path)).equals(bytes))
+})
+
 test('sha512 is understood', async (t) => {
   const { cache } = await setup(t)
   const bytes = image()

@@ -110,6 +110,20 @@ test('a silent target is given up, an abort ends the writer, and neither leaves 
   assert.deepEqual(await processesWith(target.portal), [])
 })
 
+test('a target that dies in the middle is an error of the write', { skip }, async (t) => {
+  const { target, path, chap, kill } = await setup(t)
+  const killed = Promise.withResolvers<void>()
+  const onProgress = () => killed.resolve(kill())
+  const writing = writeImage({ path, format: 'qcow2', target, signal: deadline(), stall_ms: 1_000, onProgress })
+  await assert.rejects(writing, (error) => {
+    assert.ok(error instanceof IscsiError && ['unreachable', 'stalled', 'failed'].includes(error.code), String(error))
+    assert.ok(!error.message.includes(chap.secret))
+    return true
+  })
+  await killed.promise
+  assert.deepEqual(await processesWith(target.portal), [])
+})
+
 test('nothing that is not a target becomes an option of qemu-img', async () => {
   const target = { portal: '127.0.0.1:3260', iqn: 'iqn.2026-01.a:b', lun: 0, user: 'u', secret: 's' }
   for (const bad of [
