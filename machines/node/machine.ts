@@ -154,8 +154,15 @@ const isKnown = (node: Node) => !['unknown', 'forgotten'].includes(stateOf(node)
 const isPremature = ({ work }: Node, { type }: NodeEvent) =>
   type.endsWith('Succeeded') && work !== null && work.cursor < work.plan.length
 
-const remember = (node: Node, event: NodeEvent, revision: number, at: string): Facts =>
-  folds[event.type]?.(node.facts, event.data, { at, revision }) ?? node.facts
+const remember = (node: Node, event: NodeEvent, revision: number, at: string): Facts => {
+  const facts = folds[event.type]?.(node.facts, event.data, { at, revision }) ?? node.facts
+  const isOther = facts.failure !== node.facts.failure && stateOf(node).endsWith('-failed') && isOfPower(node, event)
+  return isOther ? { ...facts, failure: node.facts.failure } : facts
+}
+
+/** Whether an event is about switching the power: that neither hides nor heals what failed in the life. */
+const isOfPower = ({ work }: Node, { type }: NodeEvent) =>
+  type in power.events || (type === 'AttemptAborted' && work?.effect === 'switch-power')
 
 type Move = { readonly life: Life; readonly effect: EffectName | null; readonly busy: boolean }
 

@@ -1,6 +1,6 @@
 /** Power: switched on request, in a region beside the lifecycle; and what the controller says of it. */
 import { z } from 'zod'
-import type { Fold } from './facts.ts'
+import { begun, type Fold, failed } from './facts.ts'
 import { failure, phase, plans } from './phase.ts'
 
 export const POWER_ACTIONS = ['on', 'off', 'soft-off', 'reset', 'cycle'] as const
@@ -19,10 +19,8 @@ export const events = {
 type Data<T extends keyof typeof events> = z.infer<(typeof events)[T]>
 
 export const facts = {
-  PowerFailed: ((facts, { code, reason, step }, { at }) => ({
-    ...facts,
-    failure: facts.failure ?? { code, reason, step, at },
-  })) as Fold<Data<'PowerFailed'>>,
+  PowerRequested: begun,
+  PowerFailed: failed,
   PowerObserved: ((facts, { power }) => ({ ...facts, power })) as Fold<Data<'PowerObserved'>>,
   BmcLost: ((facts, { reason }, { at }) => ({ ...facts, bmc_lost: { reason, since: at } })) as Fold<Data<'BmcLost'>>,
   BmcRegained: ((facts) => ({ ...facts, bmc_lost: null })) as Fold<Data<'BmcRegained'>>,
