@@ -147,7 +147,10 @@ suite('a node', () => {
     const provided = broken(when(nodeAt('manageable'), 'provide', { burn_in: 'never', erase: 'full' }))
     assert.equal(stateOf(provided), 'clean-failed')
     const [again] = proposed(provided, 'retry')
-    assert.deepEqual([again?.type, (again?.data as { erase?: string } | undefined)?.erase], ['CleaningRequested', 'full'])
+    assert.deepEqual(
+      [again?.type, (again?.data as { erase?: string } | undefined)?.erase],
+      ['CleaningRequested', 'full'],
+    )
     assert.equal(stateOf(finished(when(provided, 'retry'))), 'available')
     const cleaned = broken(when(nodeAt('manageable'), 'clean'))
     assert.equal(stateOf(finished(when(cleaned, 'retry'))), 'manageable')
