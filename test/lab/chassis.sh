@@ -2,6 +2,7 @@
 # The hand of a node's BMC: ipmi_sim runs it as "chassis.sh <node directory> get|set <what> [<value>]..." to read and to change the
 # power and the boot device. Nothing else starts or ends the node's QEMU. ipmi_sim runs one at a time and reads standard output to its
 # end, so that whatever stays behind must not keep it open.
+# shellcheck disable=SC1010 # the word done below is an outcome
 node=$1 verb=$2
 shift 2
 

@@ -76,7 +76,7 @@ gpt)
 *) echo "image.sh: no such partition table: $table" >&2 && exit 2 ;;
 esac
 dd if="$fat" of="$raw" bs=1M seek=1 conv=notrunc,sparse status=none
-dd if=$boot_code of="$raw" bs=440 count=1 conv=notrunc status=none
+dd if="$boot_code" of="$raw" bs=440 count=1 conv=notrunc status=none
 
 files=$work/files
 mkdir "$files"
