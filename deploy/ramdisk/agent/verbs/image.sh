@@ -21,14 +21,16 @@ verb_pull() {
   [ "$unpack" != cat ] || total=$size
 
   dd if=/dev/zero of="/dev/$disk" bs=$MIB count=1 conv=notrunc,fsync || fail 6 "cannot write to $disk"
-  mkfifo "$job/to-sum" "$job/to-count"
+  mkfifo "$job/to-sum" "$job/to-count" "$job/to-size"
   sum_of "$algorithm" <"$job/to-sum" >"$job/sum" &
   sum_pid=$!
   wc -c <"$job/to-count" >"$job/count" &
+  wc -c <"$job/to-size" >"$job/size" &
   # Each stage leaves its exit code behind, and reads its input to the end whatever happens: the sum is of all of the download.
   { stream "$(arg url)" "$(arg auth none)" 2>"$job/stream.err"; echo $? >"$job/stream.rc"; } |
     tee "$job/to-sum" "$job/to-count" |
     { $unpack 2>"$job/unpack.err"; echo $? >"$job/unpack.rc"; cat >/dev/null; } |
+    tee "$job/to-size" |
     { store "$disk" "$total"; echo $? >"$job/store.rc"; cat >/dev/null; }
   wait $sum_pid
   wait
@@ -43,7 +45,7 @@ verb_pull() {
 
   dd if="$job/first" of="/dev/$disk" bs=$MIB conv=notrunc,fsync || fail 6 "cannot write the first MiB to $disk"
   reread "$disk"
-  result "\"bytes_downloaded\":$downloaded,\"bytes_written\":$(($(stat -c %s "$job/first") + $(copied "$job/store.err"))),\"checksum\":\"$actual\""
+  result "\"bytes_downloaded\":$downloaded,\"bytes_written\":$(cat "$job/size"),\"checksum\":\"$actual\""
 }
 
 # store <disk> <total>: the first MiB into memory, the rest to its place. fullblock: a pipe gives less than it is asked for.
@@ -51,5 +53,3 @@ store() {
   dd of="$job/first" bs=$MIB count=1 iflag=fullblock 2>/dev/null &&
     metered 1 0 "$2" dd of="/dev/$1" bs=$MIB seek=1 iflag=fullblock conv=notrunc,fsync 2>"$job/store.err"
 }
-
-copied() { sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$1" | tail -n 1; }
