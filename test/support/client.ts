@@ -73,6 +73,7 @@ export const openClient = async (url: string) => {
         const story = seen.slice(-12).map(({ type, data }) => `${type} ${JSON.stringify(data).slice(0, 160)}`)
         end(() => reject(new Error(`never came: ${what}\n${story.join('\n')}`)))
       }, DEADLINE_MS)
+      timer.unref()
       waiting.add(check)
       check()
     })
