@@ -1,26 +1,31 @@
 /** Settings, from the environment: each with its default, checked once at the start. */
 import { existsSync } from 'node:fs'
 import { z } from 'zod'
-import { EFFECTS } from '../machines/node/phase.ts'
-import { DEFAULT_LANES, type LaneLimits } from './effects/lanes.ts'
+import { DEFAULT_DEADLINES_S } from './effects/deadlines.ts'
+import { DEFAULT_LANES } from './effects/lanes.ts'
 
 const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/
 const address = z.union([z.ipv4(), z.ipv6(), z.literal('localhost')])
 const GIB = 2 ** 30
 
-const lanes = z.string().transform((text, context): LaneLimits => {
-  const limits = { ...DEFAULT_LANES }
-  for (const part of text.split(',').filter(Boolean)) {
-    const [name = '', count = ''] = part.split('=')
-    const effect = EFFECTS.find((known) => known === name)
-    if (!effect || !/^[1-9]\d{0,5}$/.test(count)) {
-      context.addIssue(`each part is effect=count, such as deploy=16, with an effect of: ${EFFECTS.join(', ')}`)
-      return z.NEVER
-    }
-    limits[effect] = Number(count)
-  }
-  return limits
-})
+/** `deploy=16,clean=8`: numbers by name, over the defaults. */
+const numbers = <Name extends string>(defaults: Readonly<Record<Name, number>>) =>
+  z
+    .string()
+    .transform((text, context): Readonly<Record<Name, number>> => {
+      const set: Record<Name, number> = { ...defaults }
+      for (const part of text.split(',').filter(Boolean)) {
+        const [, name, count] = /^([^=]+)=([1-9]\d{0,8})$/.exec(part) ?? []
+        const known = (Object.keys(defaults) as Name[]).find((each) => each === name)
+        if (!known) {
+          context.addIssue(`each part is name=number, and a name is one of ${Object.keys(defaults).join(', ')}`)
+          return z.NEVER
+        }
+        set[known] = Number(count)
+      }
+      return set
+    })
+    .default(() => defaults as never)
 
 const environment = z
   .object({
@@ -58,7 +63,10 @@ const environment = z
     /** Folders that file: images may come from, separated by colons. */
     BLOOMERY_IMAGE_FOLDERS: z.string().default(''),
     BLOOMERY_IMAGE_CACHE_GIB: z.coerce.number().positive().default(50),
-    BLOOMERY_LANES: lanes.default(DEFAULT_LANES),
+    /** How many nodes may be in each phase at once. */
+    BLOOMERY_LANES: numbers(DEFAULT_LANES),
+    /** How long each kind of step may take, in seconds. */
+    BLOOMERY_DEADLINES_S: numbers(DEFAULT_DEADLINES_S),
     /** Between two looks at a quiet node's power. 0 turns it off. */
     BLOOMERY_POWER_POLL_S: z.coerce.number().min(0).max(86_400).default(60),
     BLOOMERY_DRIVERS: z.string().optional(),
@@ -116,6 +124,7 @@ export const readConfig = (env: Readonly<Record<string, string | undefined>>) =>
     image_folders: set.BLOOMERY_IMAGE_FOLDERS.split(':').filter((folder) => folder && existsSync(folder)),
     image_cache_bytes: set.BLOOMERY_IMAGE_CACHE_GIB * GIB,
     lanes: set.BLOOMERY_LANES,
+    deadlines_s: set.BLOOMERY_DEADLINES_S,
     power_poll_s: set.BLOOMERY_POWER_POLL_S,
     drivers_dir: set.BLOOMERY_DRIVERS,
     log_level: set.BLOOMERY_LOG,

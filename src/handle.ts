@@ -13,6 +13,7 @@ import type { Ids } from './clock.ts'
 import type { Commit } from './commit.ts'
 import { type Driver, PlanRefused } from './drivers/driver.ts'
 import type { Drivers } from './drivers/registry.ts'
+import type { Deadlines } from './effects/deadlines.ts'
 import type { Fleet } from './fleet.ts'
 import type { Prepare } from './prepare.ts'
 import type { Appended } from './store/port.ts'
@@ -46,9 +47,10 @@ export type HandleTools = {
   readonly drivers: Drivers
   readonly prepare: Prepare
   readonly ids: Ids
+  readonly deadlines: Deadlines
 }
 
-export const openHandle = ({ fleet, commit, drivers, prepare, ids }: HandleTools) => {
+export const openHandle = ({ fleet, commit, drivers, prepare, ids, deadlines }: HandleTools) => {
   /**
    * @param body as the command's schema made it
    * @param expected revision that the caller decided on (If-Match)
@@ -82,7 +84,7 @@ export const openHandle = ({ fleet, commit, drivers, prepare, ids }: HandleTools
         check(node)
         const driver = drivers.get(node.facts.driver)
         const plans = driver
-          ? plansOf(driver, node, command.effects(prepared, node), planBody(node, name, prepared))
+          ? plansOf(driver, node, command.effects(prepared, node), planBody(node, name, prepared), deadlines)
           : {}
         return command.propose(prepared, { node, plans, id: ids.uuid })
       })
@@ -97,13 +99,20 @@ export const openHandle = ({ fleet, commit, drivers, prepare, ids }: HandleTools
 }
 
 /** A plan for each phase that the command leads through. @throws {PlanRefused} */
-const plansOf = (driver: Driver, { facts }: Node, effects: readonly EffectName[], body: PlanAsked): Plans =>
+const plansOf = (
+  driver: Driver,
+  { facts }: Node,
+  effects: readonly EffectName[],
+  body: PlanAsked,
+  deadlines: Deadlines,
+): Plans =>
   Object.fromEntries(
     effects.map((effect, place) => [
       effect,
       driver.plan(effect, {
         facts,
         body,
+        deadlines,
         agent_is_up: effects[place - 1] === 'burn-in',
         keep_agent: effect === 'burn-in' && effects[place + 1] === 'clean',
       }),

@@ -1,4 +1,5 @@
 /** The service put together: everything that it is made of, in the order in which it starts, and ends in reverse. */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import { join } from 'node:path'
@@ -80,7 +81,7 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
   }
   const prepare = openPrepare({ claims, vault, drivers, checkImage })
   const enroll = openEnroll({ commit, claims, vault, drivers, ids })
-  const handle = openHandle({ fleet, commit, drivers, prepare, ids })
+  const handle = openHandle({ fleet, commit, drivers, prepare, ids, deadlines: config.deadlines_s })
 
   const bmcs = new Map<string, { bmc: Bmc; of: Node['facts']['bmc']; version: number | undefined }>()
   const bmcOf = (id: string, { facts }: Node): Bmc => {
@@ -126,6 +127,7 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
     log,
     provisioning_url,
     consoles: config.consoles,
+    has_extra: existsSync(join(config.ramdisk_dir, 'extra.img')),
   })
   const listener = openListener({
     fleet,

@@ -40,6 +40,8 @@ export type ChainTools = {
   readonly provisioning_url: string
   /** `ttyS0,115200n8` and such. */
   readonly consoles: readonly string[]
+  /** Whether the ramdisk was built with drivers beyond the common ones. */
+  readonly has_extra: boolean
 }
 
 export const openChain = (tools: ChainTools) => {
@@ -74,8 +76,11 @@ export const openChain = (tools: ChainTools) => {
       return localDiskScript({ reason: `${node.facts.name} has nothing to do here, booting from its own disk` })
     }
     const token = agentToken(key, { node: id, attempt: node.work.request.revision, index })
-    const initrds =
-      node.work.plan[index]?.args['burn_in'] === true ? (['ramdisk', 'burnin'] as const) : (['ramdisk'] as const)
+    const initrds = [
+      'ramdisk' as const,
+      ...(tools.has_extra ? (['extra'] as const) : []),
+      ...(node.work.plan[index]?.args['burn_in'] === true ? (['burnin'] as const) : []),
+    ]
     return ramdiskScript({ base_url: provisioning_url, mac, token, initrds, consoles })
   }
 

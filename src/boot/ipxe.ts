@@ -5,7 +5,7 @@ export const FIRST_SCRIPT_PATH = '/first.ipxe'
 /** Asked for by the first stage with who it is in the query. */
 export const BOOT_SCRIPT_PATH = '/boot.ipxe'
 /** The files of a ramdisk boot; each fetch has the node's MAC in its path, so that the service can see how far it got. */
-export const BOOT_FILES = ['kernel', 'ramdisk', 'burnin'] as const
+export const BOOT_FILES = ['kernel', 'ramdisk', 'extra', 'burnin'] as const
 export type BootFile = (typeof BOOT_FILES)[number]
 
 export type RamdiskScript = {
@@ -14,8 +14,8 @@ export type RamdiskScript = {
   readonly mac: string
   /** Proves the attempt, once; see tokens.ts. On the kernel's command line, so it is in the script and nowhere else. */
   readonly token: string
-  /** Whether the burn-in tools come along as a second initrd. */
-  readonly initrds: readonly ('ramdisk' | 'burnin')[]
+  /** `ramdisk` first; `extra` has less common drivers, `burnin` the tools of a burn-in. */
+  readonly initrds: readonly Exclude<BootFile, 'kernel'>[]
   /** `ttyS0,115200n8`; several are given to the kernel in this order. */
   readonly consoles?: readonly string[]
   readonly kernel_args?: readonly string[]

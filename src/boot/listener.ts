@@ -42,11 +42,13 @@ const MAX_CONTENT_BYTES = 2 * 1_048_576
 /** The most that one throughput test moves in one go. */
 const MAX_THROUGHPUT_BYTES = 2 ** 40
 
-const FILES = { kernel: 'vmlinuz', ramdisk: 'ramdisk.img', burnin: 'burnin.img' } as const
-const MILESTONE_OF = { kernel: 'kernel', ramdisk: 'ramdisk', burnin: 'burn-in-tools' } as const satisfies Record<
-  string,
-  Milestone
->
+const FILES = { kernel: 'vmlinuz', ramdisk: 'ramdisk.img', extra: 'extra.img', burnin: 'burnin.img' } as const
+const MILESTONE_OF = {
+  kernel: 'kernel',
+  ramdisk: 'ramdisk',
+  extra: 'ramdisk',
+  burnin: 'burn-in-tools',
+} as const satisfies Record<string, Milestone>
 
 export type ListenerEnv = { Bindings: { incoming: { socket: { remoteAddress?: string } } } }
 const addressOf = (c: Context<ListenerEnv>) => (c.env.incoming.socket.remoteAddress ?? '').replace(/^::ffff:/, '')

@@ -3,6 +3,7 @@ import type { z } from 'zod'
 import type { Facts } from '../../machines/node/facts.ts'
 import type { EffectName, Step } from '../../machines/node/phase.ts'
 import type { Bmc } from '../bmc/port.ts'
+import type { Deadlines } from '../effects/deadlines.ts'
 import type { Interface } from '../effects/job.ts'
 
 /** What a plan may depend on. */
@@ -10,6 +11,8 @@ export type PlanAsk = {
   readonly facts: Facts
   /** The command's body, as its schema made it. */
   readonly body: Readonly<Record<string, unknown>>
+  /** How long each kind of step may take here. */
+  readonly deadlines: Deadlines
   /** An earlier phase of the same request leaves the ramdisk running. */
   readonly agent_is_up: boolean
   /** A later phase of the same request wants to find the ramdisk running. */

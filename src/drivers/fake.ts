@@ -11,7 +11,7 @@ import type { EffectName, JsonObject, Step } from '../../machines/node/phase.ts'
 import { type Bmc, BmcError, type BootDevice, type PowerState } from '../bmc/port.ts'
 import { type Interface, type Job, StepFailure, type StepHandler } from '../effects/job.ts'
 import { management } from '../effects/management.ts'
-import { burnInSteps, cleaningStep, DEADLINES_S, powerSteps, profileOf, step } from '../effects/plans.ts'
+import { burnInSteps, cleaningStep, powerSteps, step } from '../effects/plans.ts'
 import { power } from '../effects/power.ts'
 import type { Driver, PlanAsk } from './driver.ts'
 
@@ -142,7 +142,7 @@ const diskOf = ({ hardware }: Options): JsonObject => {
 
 /** Writes in pieces, each by this process: a journal with two writers would show. */
 const write = pretend(async (job, machine, options) => {
-  const { image } = job.node().work?.request.data as { image?: { checksum?: string } }
+  const { image } = (job.node().work?.request.data ?? {}) as { image?: { checksum?: string } }
   const delay_ms = options.delays_ms['deploy.write'] ?? options.delays_ms['default'] ?? 0
   machine.does('write-begin', { attempt: job.attempt, run: job.run })
   for (let chunk = 0; chunk < CHUNKS; chunk++) {
@@ -193,17 +193,17 @@ const interfaces: Record<string, Interface> = {
 }
 
 const plans: Record<EffectName, (ask: PlanAsk) => Step[]> = {
-  verify: () => [step('management.info', DEADLINES_S.bmc)],
-  discover: () => [step('power.on', DEADLINES_S.power), step('inspect.collect', DEADLINES_S.inspect)],
-  'burn-in': (ask) => burnInSteps(profileOf(ask), ask.facts),
-  clean: (ask) => [cleaningStep(ask), step('power.off', DEADLINES_S.power)],
-  deploy: () => [
-    step('deploy.write', DEADLINES_S.write),
-    step('power.on', DEADLINES_S.power),
-    step('boot.tenant', DEADLINES_S.tenant_boot),
+  verify: ({ deadlines }) => [step('management.info', deadlines.bmc)],
+  discover: ({ deadlines }) => [step('power.on', deadlines.power), step('inspect.collect', deadlines.inspect)],
+  'burn-in': burnInSteps,
+  clean: (ask) => [cleaningStep(ask), step('power.off', ask.deadlines.power)],
+  deploy: ({ deadlines }) => [
+    step('deploy.write', deadlines.write),
+    step('power.on', deadlines.power),
+    step('boot.tenant', deadlines.tenant_boot),
   ],
-  undeploy: () => [step('power.off', DEADLINES_S.power)],
-  'switch-power': (ask) => powerSteps(ask.body['action']),
+  undeploy: ({ deadlines }) => [step('power.off', deadlines.power)],
+  'switch-power': powerSteps,
 }
 
 const driver: Driver = {

@@ -2,25 +2,7 @@
 import type { Profile } from '../../machines/node/commands.ts'
 import type { EffectName, JsonObject, Step } from '../../machines/node/phase.ts'
 import { type PlanAsk, PlanRefused } from '../drivers/driver.ts'
-
-/** How long each kind of step may take, unless a driver knows better. */
-export const DEADLINES_S = {
-  bmc: 120,
-  power: 300,
-  soft_off: 600,
-  /** POST of a large server takes many minutes, and Cloudflare has seen hours. */
-  ramdisk_boot: 1800,
-  inspect: 300,
-  image: 3600,
-  write: 7200,
-  config_drive: 300,
-  tenant_boot: 1800,
-  wipe: 1800,
-  /** Overwriting a large rotational disk takes days. */
-  erase: 4 * 86_400,
-  /** A burn-in step is given its own duration and this much more. */
-  burn_in_slack: 1800,
-} as const
+import type { Deadlines } from './deadlines.ts'
 
 export const step = (name: string, deadline_s: number, args: JsonObject = {}): Step => {
   const [face = '', word = ''] = name.split('.')
@@ -37,7 +19,8 @@ export const DEFAULT_PROFILE = {
 } as const
 
 /** The burn-in steps of a profile; a part that is null is left out. */
-export const burnInSteps = (profile: Profile, facts: PlanAsk['facts']): Step[] => {
+export const burnInSteps = ({ body, facts, deadlines }: PlanAsk): Step[] => {
+  const profile = (body['profile'] ?? {}) as Profile
   const max_celsius = profile.max_celsius ?? DEFAULT_PROFILE.max_celsius
   const part = <K extends 'cpu' | 'memory' | 'disk' | 'network'>(name: K) =>
     profile[name] === null ? null : ({ ...DEFAULT_PROFILE[name], ...profile[name] } as JsonObject)
@@ -46,7 +29,7 @@ export const burnInSteps = (profile: Profile, facts: PlanAsk['facts']): Step[] =
     if (!args) return []
     const disks = name === 'disk' ? Math.max(1, facts.hardware?.disks.length ?? 1) : 1
     return [
-      step(`burn-in.${name}`, Number(args['seconds']) * disks + DEADLINES_S.burn_in_slack, { ...args, max_celsius }),
+      step(`burn-in.${name}`, Number(args['seconds']) * disks + deadlines.burn_in_slack, { ...args, max_celsius }),
     ]
   }
   const network = part('network')
@@ -54,32 +37,32 @@ export const burnInSteps = (profile: Profile, facts: PlanAsk['facts']): Step[] =
     ...timed('cpu'),
     ...timed('memory'),
     ...timed('disk'),
-    ...(network ? [step('burn-in.network', DEADLINES_S.burn_in_slack, network)] : []),
+    ...(network ? [step('burn-in.network', deadlines.burn_in_slack, network)] : []),
   ]
 }
 
-export const powerSteps = (action: unknown): Step[] => {
+export const powerSteps = ({ body, deadlines }: PlanAsk): Step[] => {
+  const { action } = body
   switch (action) {
     case 'on':
     case 'off':
-      return [step(`power.${action}`, DEADLINES_S.power)]
+      return [step(`power.${action}`, deadlines.power)]
     case 'soft-off':
-      return [step('power.soft-off', DEADLINES_S.soft_off)]
+      return [step('power.soft-off', deadlines.soft_off)]
     case 'reset':
-      return [step('power.reset', DEADLINES_S.power)]
+      return [step('power.reset', deadlines.power)]
     default:
       // A cycle is "be off", then "be on": either may be repeated, and neither toggles.
-      return [step('power.off', DEADLINES_S.power), step('power.on', DEADLINES_S.power)]
+      return [off(deadlines), on(deadlines)]
   }
 }
 
-export const profileOf = (ask: PlanAsk): Profile => (ask.body['profile'] ?? {}) as Profile
 export const cleaningStep = (ask: PlanAsk): Step =>
-  ask.body['erase'] === 'full' ? step('clean.erase', DEADLINES_S.erase) : step('clean.wipe', DEADLINES_S.wipe)
+  ask.body['erase'] === 'full' ? step('clean.erase', ask.deadlines.erase) : step('clean.wipe', ask.deadlines.wipe)
 
-const off = step('power.off', DEADLINES_S.power)
-const on = step('power.on', DEADLINES_S.power)
-const next = (device: string) => step('management.boot-device', DEADLINES_S.bmc, { device })
+const off = ({ power }: Deadlines) => step('power.off', power)
+const on = ({ power }: Deadlines) => step('power.on', power)
+const next = (device: string, { bmc }: Deadlines) => step('management.boot-device', bmc, { device })
 
 /**
  * Brings the ramdisk up: off, boot the network once, on, wait for the agent. Each may be repeated without harm.
@@ -93,19 +76,16 @@ const ramdiskUp = (ask: PlanAsk, extra: JsonObject = {}): Step[] => {
       'the node has no port yet: add the MAC that it boots from, so that it is known when it asks',
     )
   }
-  return [off, next('pxe'), on, step('boot.agent', DEADLINES_S.ramdisk_boot, extra)]
+  const { deadlines } = ask
+  return [off(deadlines), next('pxe', deadlines), on(deadlines), step('boot.agent', deadlines.ramdisk_boot, extra)]
 }
-const ramdiskDown = (ask: PlanAsk): Step[] => (ask.keep_agent ? [] : [off])
+const ramdiskDown = (ask: PlanAsk): Step[] => (ask.keep_agent ? [] : [off(ask.deadlines)])
 
 /** The plans of a node that boots a ramdisk from the network and has a BMC that switches it. */
 export const networkBootPlans: Record<EffectName, (ask: PlanAsk) => Step[]> = {
-  verify: () => [step('management.info', DEADLINES_S.bmc), step('power.read', DEADLINES_S.bmc)],
-  discover: (ask) => [...ramdiskUp(ask), step('inspect.collect', DEADLINES_S.inspect), ...ramdiskDown(ask)],
-  'burn-in': (ask) => [
-    ...ramdiskUp(ask, { burn_in: true }),
-    ...burnInSteps(profileOf(ask), ask.facts),
-    ...ramdiskDown(ask),
-  ],
+  verify: ({ deadlines }) => [step('management.info', deadlines.bmc), step('power.read', deadlines.bmc)],
+  discover: (ask) => [...ramdiskUp(ask), step('inspect.collect', ask.deadlines.inspect), ...ramdiskDown(ask)],
+  'burn-in': (ask) => [...ramdiskUp(ask, { burn_in: true }), ...burnInSteps(ask), ...ramdiskDown(ask)],
   clean: (ask) => [
     ...ramdiskUp(ask, ask.body['erase'] === 'full' ? { burn_in: true } : {}),
     cleaningStep(ask),
@@ -113,6 +93,7 @@ export const networkBootPlans: Record<EffectName, (ask: PlanAsk) => Step[]> = {
   ],
   deploy: (ask) => {
     const { image, deploy_interface, config_drive, ready } = ask.body as Body
+    const { deadlines } = ask
     const isDirect = deploy_interface === 'direct'
     if (!isDirect && image?.compression && image.compression !== 'none') {
       throw new PlanRefused('image.compression', 'only the deploy interface direct unpacks an image: none for iscsi')
@@ -123,18 +104,18 @@ export const networkBootPlans: Record<EffectName, (ask: PlanAsk) => Step[]> = {
     const isForeign = isDirect && image?.url?.startsWith('http:')
     return [
       // A ramdisk that cannot come by an image need not be booted.
-      ...(isForeign ? [] : [step('deploy.image', DEADLINES_S.image)]),
+      ...(isForeign ? [] : [step('deploy.image', deadlines.image)]),
       ...ramdiskUp(ask, image?.compression === 'zstd' ? { burn_in: true } : {}),
-      step(isDirect ? 'deploy.write-direct' : 'deploy.write-iscsi', DEADLINES_S.write),
-      ...(config_drive === null ? [] : [step('deploy.config-drive', DEADLINES_S.config_drive)]),
-      off,
-      next('disk'),
-      on,
-      step('boot.tenant', DEADLINES_S.tenant_boot, ready ?? { rule: 'phone-home' }),
+      step(isDirect ? 'deploy.write-direct' : 'deploy.write-iscsi', deadlines.write),
+      ...(config_drive === null ? [] : [step('deploy.config-drive', deadlines.config_drive)]),
+      off(deadlines),
+      next('disk', deadlines),
+      on(deadlines),
+      step('boot.tenant', deadlines.tenant_boot, ready ?? { rule: 'phone-home' }),
     ]
   },
-  undeploy: () => [off, next('none')],
-  'switch-power': (ask) => powerSteps(ask.body['action']),
+  undeploy: ({ deadlines }) => [off(deadlines), next('none', deadlines)],
+  'switch-power': powerSteps,
 }
 
 type Body = {

@@ -44,6 +44,8 @@ export type RunnerTools = {
 /** Between tries to write to a log that cannot be written: doubled from the first to the second. */
 const STORE_RETRY_MS = [250, 15_000] as const
 
+const MAX_REASON_CHARACTERS = 1_000
+
 type Running = { readonly since: number; readonly stop: AbortController; live: Live }
 
 export const openRunner = (tools: RunnerTools) => {
@@ -74,7 +76,11 @@ export const openRunner = (tools: RunnerTools) => {
     stop.signal.addEventListener('abort', () => left.resolve())
     const done = left.promise
       .then(() => perform(id, entry))
-      .catch((error: unknown) => log.error({ err: error, node: id }, 'work ended unexpectedly'))
+      .catch(async (error: unknown) => {
+        log.error({ err: error, node: id }, 'work ended unexpectedly')
+        // It will be begun again: not at once, or a mistake of ours would wear the node out.
+        await clock.sleep(STORE_RETRY_MS[1], stop.signal)
+      })
       .finally(() => {
         leave()
         running.delete(id)
@@ -91,7 +97,10 @@ export const openRunner = (tools: RunnerTools) => {
     const asked = fleet.get(id)?.work
     let waits_since_ms = asked?.run === 0 ? Date.parse(asked.since_at) : clock.now().getTime()
     for (;;) {
-      const node = await write(id, entry, next)
+      const node = await write(id, entry, next).catch((error: unknown) => {
+        log.error({ err: error, node: id }, 'what the work came to cannot be recorded')
+        return write(id, entry, (newest) => unrecordable(newest, error))
+      })
       const work = node?.work
       if (!work || work.since !== entry.since || entry.stop.signal.aborted) return
       const lead_ms = Math.max(0, clock.now().getTime() - waits_since_ms)
@@ -143,7 +152,7 @@ export const openRunner = (tools: RunnerTools) => {
       await fleet.ready
       const unlisten = fleet.listen((id) => settle(id))
       const unfinished = [...fleet.entries()].filter(([, node]) => node.work)
-      unfinished.sort(([, a], [, b]) => ((a.work?.request.at ?? '') < (b.work?.request.at ?? '') ? -1 : 1))
+      unfinished.sort(([, a], [, b]) => (a.work?.request.at ?? '').localeCompare(b.work?.request.at ?? ''))
       for (const [id] of unfinished) settle(id)
       await new Promise<void>((resolve) => {
         if (signal.aborted) resolve()
@@ -177,4 +186,16 @@ const outcome = (node: Node, ended: StepEnd): readonly NodeEvent[] => {
   if (!after.work) return [ended]
   if (ended.type === 'StepFailed') return [ended, failureOf(after.work, ended.data)]
   return [ended, ...begin(after, after.work)]
+}
+
+/** A step whose end cannot be an event must not be done again and again for that: the phase fails. */
+const unrecordable = ({ work }: Node, error: unknown): readonly NodeEvent[] => {
+  if (!work) return []
+  const text = error instanceof Error ? error.message : String(error)
+  const failed = {
+    code: 'unrecordable',
+    reason: `what it came to cannot be recorded: ${text.slice(0, MAX_REASON_CHARACTERS)}`,
+  }
+  const data = { ...failed, attempt: work.request.revision, index: work.cursor, evidence: {}, gap_ms: 0 }
+  return [...(work.run > 0 ? [{ type: 'StepFailed', data } as const] : []), failureOf(work, failed)]
 }
