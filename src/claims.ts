@@ -18,7 +18,7 @@ export type ClaimKind = 'name' | 'mac'
 
 /** How long the claim of a node that is not in the log yet is honoured. */
 const CLAIM_GRACE_S = 60
-const MAX_TRIES = 8
+const MAX_TRIES = 9
 
 export class ClaimRefused extends Error {
   override readonly name = 'ClaimRefused'
@@ -49,7 +49,8 @@ export const openClaims = (store: EventStore, fleet: Fleet, clock: Clock, ids: I
   const take = async (kind: ClaimKind, value: string, node: string, cause: Cause): Promise<void> => {
     const stream = streamOf(kind, value)
     for (let attempt = 1; ; attempt++) {
-      const [last] = await store.read(stream, { direction: 'backwards', limit: 1 })
+      // Most are free and were never taken: that is tried first, and looked at only when it is not so.
+      const [last] = attempt === 1 ? [] : await store.read(stream, { direction: 'backwards', limit: 1 })
       const holder = last?.type === 'Claimed' ? (last.data as { node?: string }).node : undefined
       if (last && holder === node) return
       if (last && holder !== undefined) {

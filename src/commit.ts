@@ -1,15 +1,9 @@
 /** The one way into the log: decide on the newest state, append on its revision, decide again when somebody was first. */
-import {
-  blank,
-  evolve,
-  MACHINE_VERSION,
-  type Node,
-  type NodeEvent,
-  events as schemas,
-} from '../machines/node/machine.ts'
+import { blank, evolve, MACHINE_VERSION, type Node, type NodeEvent } from '../machines/node/machine.ts'
 import type { Meta } from '../machines/recorded.ts'
 import type { Clock, Ids } from './clock.ts'
 import { type Fleet, NODE_PREFIX } from './fleet.ts'
+import { checked } from './schemas.ts'
 import { type Appended, type EventStore, type Json, type NewEvent, RevisionConflict } from './store/port.ts'
 
 export type Commit = ReturnType<typeof openCommit>
@@ -40,7 +34,7 @@ export const openCommit = (store: EventStore, fleet: Fleet, clock: Clock, ids: I
         return { id: ids.uuid(), type: event.type, at, data: event.data as Json, meta }
       })
       try {
-        const appended = await store.append(NODE_PREFIX + id, node.revision, news)
+        const appended = await fleet.append(NODE_PREFIX + id, node.revision, news)
         await fleet.reached(appended.position)
         return appended
       } catch (error) {
@@ -53,10 +47,26 @@ export const openCommit = (store: EventStore, fleet: Fleet, clock: Clock, ids: I
 }
 
 /** @throws {ZodError} when the event is not what its schema says, {RangeError} when it is too large for the log */
-const valid = (event: NodeEvent): NodeEvent => {
-  const data = schemas[event.type].parse(event.data)
-  if (JSON.stringify(data).length > MAX_EVENT_BYTES) {
-    throw new RangeError(`${event.type}: more than ${MAX_EVENT_BYTES} bytes; keep the document in the blob store`)
+const valid = ({ type, data }: NodeEvent): NodeEvent => {
+  const event = checked(type, data)
+  if (mostBytes(event.data as Json) > MAX_EVENT_BYTES && bytes(event.data) > MAX_EVENT_BYTES) {
+    throw new RangeError(`${type}: more than ${MAX_EVENT_BYTES} bytes; keep the document in the blob store`)
   }
-  return { type: event.type, data } as NodeEvent
+  return event
+}
+
+const bytes = (value: object) => Buffer.byteLength(JSON.stringify(value))
+
+/** As long as a character or a number can get in JSON: `\u0000`, `-1.2345678901234567e-300`. */
+const LONGEST_CHARACTER = 6
+const LONGEST_NUMBER = 24
+
+/** A bound of what a value takes as JSON: nearly every event is far below the limit, and is not written out to know it. */
+const mostBytes = (value: Json | undefined): number => {
+  if (typeof value === 'string') return value.length * LONGEST_CHARACTER + 2
+  if (typeof value !== 'object' || value === null) return LONGEST_NUMBER
+  let most = 2
+  if (Array.isArray(value)) for (const item of value) most += mostBytes(item) + 1
+  else for (const [key, item] of Object.entries(value)) most += key.length * LONGEST_CHARACTER + mostBytes(item) + 4
+  return most
 }

@@ -4,18 +4,10 @@
  * Commands decide on it, effects are run from it, and queries that need the newest state read it. It is never ahead of
  * the log: an event is folded only after the store made it durable.
  */
-import {
-  blank,
-  type EventType,
-  events,
-  evolve,
-  type Node,
-  type NodeEvent,
-  type RecordedNodeEvent,
-  stateOf,
-} from '../machines/node/machine.ts'
+import { blank, evolve, type Node, type RecordedNodeEvent, stateOf } from '../machines/node/machine.ts'
 import { meta } from '../machines/recorded.ts'
-import type { EventStore, Position, Recorded } from './store/port.ts'
+import { checked, isKnownType } from './schemas.ts'
+import type { Appended, EventStore, NewEvent, Position, Recorded } from './store/port.ts'
 
 export type Fleet = ReturnType<typeof openFleet>
 /** Called after each event with the node as it was and as it is. Must not throw. */
@@ -25,14 +17,14 @@ export const NODE_PREFIX = 'node-'
 
 /** An event of the log as the machine takes it. @throws when the log holds something that no schema knows */
 export const readNodeEvent = (recorded: Recorded): RecordedNodeEvent => {
-  const schema = events[recorded.type as EventType]
-  if (!schema) throw new Error(`${recorded.stream} revision ${recorded.revision}: no schema for ${recorded.type}`)
-  const event = { type: recorded.type, data: schema.parse(recorded.data) } as NodeEvent
-  const { id, stream, revision, position, at } = recorded
-  return { ...event, id, stream, revision, position, at, meta: meta.parse(recorded.meta) }
+  const { type, id, stream, revision, position, at } = recorded
+  if (!isKnownType(type)) throw new Error(`${stream} revision ${revision}: no schema for ${type}`)
+  return { ...checked(type, recorded.data), id, stream, revision, position, at, meta: meta.parse(recorded.meta) }
 }
 
 export const openFleet = (store: EventStore) => {
+  /** Ids of events that this process made valid and is appending: they are not doubted again when they come back. */
+  const own = new Set<string>()
   const nodes = new Map<string, Node>()
   const byName = new Map<string, string>()
   const byMac = new Map<string, string>()
@@ -63,7 +55,7 @@ export const openFleet = (store: EventStore) => {
 
   const fold = (recorded: Recorded) => {
     const id = recorded.stream.slice(NODE_PREFIX.length)
-    const event = readNodeEvent(recorded)
+    const event = own.delete(recorded.id) ? (recorded as RecordedNodeEvent) : readNodeEvent(recorded)
     const before = nodes.get(id) ?? blank
     const after = evolve(before, event, event.at, event.meta.command)
     nodes.set(id, after)
@@ -120,6 +112,16 @@ export const openFleet = (store: EventStore) => {
     reached(position: Position): Promise<void> {
       if (head !== null && store.compare(head, position) >= 0) return Promise.resolve()
       return new Promise((resolve) => waiting.add({ position, resolve }))
+    },
+    /** Appends events that were made valid: they are taken as they are when they come back from the log. */
+    async append(stream: string, expected: number, news: readonly NewEvent[]): Promise<Appended> {
+      for (const { id } of news) own.add(id)
+      try {
+        return await store.append(stream, expected, news)
+      } catch (error) {
+        for (const { id } of news) own.delete(id)
+        throw error
+      }
     },
     /** Only news: history is not told. Returns the way to stop listening. */
     listen(listener: FleetListener): () => void {

@@ -1,9 +1,24 @@
 /** Request bodies: bounded, JSON, and what a schema says. */
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
 import { HTTPException } from 'hono/http-exception'
+import { problem } from './problem.ts'
 
 /** The most bytes that a request body may have: user data is the largest thing in one. */
 export const MAX_BODY_BYTES = 262_144
+
+const tooLarge = (c: Context) => problem(c, 413, 'too-large', `a body may have ${MAX_BODY_BYTES} bytes at most`)
+const counted = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge })
+
+/**
+ * Refuses a body that is too large. A length that is announced is believed: HTTP lets no more through than that. Only a
+ * body that comes in chunks is counted, which makes a stream of it and costs more than the rest of a small request.
+ */
+export const limited: MiddlewareHandler = async (c, next) => {
+  if (c.req.header('transfer-encoding') !== undefined) return counted(c, next)
+  if (Number(c.req.header('content-length') ?? 0) > MAX_BODY_BYTES) return tooLarge(c)
+  return next()
+}
 
 /** The body as JSON; no body at all is an empty object. @throws {HTTPException} 400 when it is not JSON */
 export const jsonBody = async (c: Context): Promise<unknown> => {
