@@ -147,7 +147,11 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
   const failure = Promise.withResolvers<never>()
   failure.promise.catch(() => {})
   const following = fleet.run(stopFolding.signal).catch(failure.reject)
-  const ready = fleet.ready.then(() => log.info({ nodes: fleet.size() }, 'history is read'))
+  const ready = fleet.ready.then(() => {
+    // Should the service have died between a node's end and that of its secrets.
+    for (const [id, node] of fleet.entries()) if (stateOf(node) === 'forgotten') vault.shred(id)
+    log.info({ nodes: fleet.size() }, 'history is read')
+  })
   const running = runner.run(signal).catch(failure.reject)
   const watching = watchPower({ fleet, commit, bmcOf, clock, log, every_s: config.power_poll_s }, signal).catch(
     failure.reject,
