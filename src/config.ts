@@ -57,7 +57,7 @@ const environment = z
       .string()
       .regex(/^[\d.]+-[\d.]+$/, 'FIRST-LAST')
       .default('10.77.0.200-10.77.0.250'),
-    BLOOMERY_RAMDISK: z.string().default('./.cache/ramdisk'),
+    BLOOMERY_RAMDISK: z.string().default('./.cache/ramdisk/amd64'),
     /** Consoles of the ramdisk's kernel. */
     BLOOMERY_CONSOLES: z.string().default('tty0 ttyS0,115200n8'),
     /** Folders that file: images may come from, separated by colons. */

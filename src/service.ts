@@ -1,19 +1,12 @@
 /** The service put together: everything that it is made of, in the order in which it starts, and ends in reverse. */
-import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
-import { createServer, type Server } from 'node:http'
 import { join } from 'node:path'
-import { getRequestListener } from '@hono/node-server'
 import type { Logger } from 'pino'
-import { type Node, stateOf } from '../machines/node/machine.ts'
+import { stateOf } from '../machines/node/machine.ts'
 import { openBlobs } from './blobs.ts'
-import type { Bmc } from './bmc/port.ts'
-import { openAddresses } from './boot/addresses.ts'
+import { openBmcs } from './bmcs.ts'
 import { openAgents } from './boot/agents.ts'
-import { openChain } from './boot/chain.ts'
-import { superviseDnsmasq } from './boot/dnsmasq.ts'
 import { imageCache, imageSpec } from './boot/images.ts'
-import { openListener } from './boot/listener.ts'
 import { openClaims } from './claims.ts'
 import { type Clock, type Ids, randomIds, systemClock } from './clock.ts'
 import { openCommit } from './commit.ts'
@@ -29,13 +22,12 @@ import { openHandle } from './handle.ts'
 import { openApi } from './http/api.ts'
 import type { Check } from './http/service.ts'
 import { openPrepare } from './prepare.ts'
+import { openProvisioning } from './provisioning.ts'
+import { serve } from './serve.ts'
 import { embeddedStore } from './store/embedded.ts'
 import type { EventStore } from './store/port.ts'
 import { openVault } from './vault.ts'
 import { masterKeyFrom } from './vault-key.ts'
-
-/** How long requests that are under way may take when the service ends. */
-const CLOSE_GRACE_MS = 2_000
 
 export type Service = {
   /** Resolves when history is read and unfinished work is taken up. */
@@ -83,65 +75,35 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
   const enroll = openEnroll({ commit, claims, vault, drivers, ids })
   const handle = openHandle({ fleet, commit, drivers, prepare, ids, deadlines: config.deadlines_s })
 
-  const bmcs = new Map<string, { bmc: Bmc; of: Node['facts']['bmc']; version: number | undefined }>()
-  const bmcOf = (id: string, { facts }: Node): Bmc => {
-    const known = bmcs.get(id)
-    const version = facts.credential?.version
-    if (known && known.of === facts.bmc && known.version === version) return known.bmc
-    const driver = drivers.get(facts.driver)
-    if (!driver) throw new Error(`driver ${facts.driver} is not installed`)
-    const secret = facts.credential ? vault.get(id, facts.credential.name, version)?.value : {}
-    const bmc = driver.connect(facts.bmc, secret ?? {})
-    bmcs.set(id, { bmc, of: facts.bmc, version })
-    return bmc
-  }
-
+  const bmcs = openBmcs(drivers, vault)
+  const bmcOf = bmcs.of
   const watch = fleet.watch
   const services = { agents, images, blobs, vault, claims, ids, watch, log, provisioning_url }
   const lanes = openLanes(config.lanes)
   const runner = openRunner({ fleet, commit, drivers, bmcOf, services, lanes, clock, log })
-  // What is held in memory for a node goes when its work, or the node itself, is over.
+  const provisioning = openProvisioning(config, { fleet, commit, store, agents, blobs, key, clock, ids, log })
+
+  const shred = (id: string) => {
+    try {
+      vault.shred(id)
+    } catch (error) {
+      log.error(
+        { err: error, node: id },
+        'the secrets of a forgotten node could not be destroyed; tried again at the next start',
+      )
+    }
+  }
+  // What is held for a node goes when its work, or the node itself, is over.
   fleet.listen((id, event, after, before) => {
     if (before.work && before.work.request.revision !== after.work?.request.revision) agents.forget(id)
     if (event.type !== 'NodeForgotten') return
-    bmcs.delete(id)
-    vault.shred(id)
+    bmcs.forget(id)
+    shred(id)
   })
 
   const checks: Record<string, Check> = {
     log: () => (fleet.isReady() ? null : 'history is still being read'),
   }
-  const addresses = openAddresses(config.node_range)
-  let hostsChanged = () => {}
-  fleet.follow((_, __, after, before) => {
-    if (addresses.update(before.facts, after.facts, stateOf(after) === 'forgotten')) hostsChanged()
-  })
-  const chain = openChain({
-    fleet,
-    commit,
-    store,
-    agents,
-    key,
-    clock,
-    ids,
-    log,
-    provisioning_url,
-    consoles: config.consoles,
-    has_extra: existsSync(join(config.ramdisk_dir, 'extra.img')),
-  })
-  const listener = openListener({
-    fleet,
-    commit,
-    chain,
-    agents,
-    blobs,
-    key,
-    ids,
-    now: clock.now,
-    log,
-    ramdisk_dir: config.ramdisk_dir,
-    provisioning_url,
-  })
   const api = openApi({ store, fleet, handle, enroll, runner, drivers, blobs, log, checks, signal })
 
   const failure = Promise.withResolvers<never>()
@@ -157,48 +119,17 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
     failure.reject,
   )
 
-  const servers = [await listen(api as App, config.api)]
-  let dnsmasqStopped: Promise<void> = Promise.resolve()
-  if (config.provisioning) {
-    const { port, unknown_range, address6, ...network } = config.provisioning
-    servers.push(await listen(listener as App, `${network.address}:${port}`))
-    await fleet.ready
-    const hosts = () => addresses.all().map((host) => ({ ...host, name: nameOf(host.mac) }))
-    const nameOf = (mac: string) => `node-${mac.replaceAll(':', '')}`
-    const dnsmasq = await superviseDnsmasq({
-      ...network,
-      ...(address6 ? { address6 } : {}),
-      range: unknown_range,
-      http_base: provisioning_url,
-      dir: join(config.data_dir, 'dnsmasq'),
-      hosts: hosts(),
-      log,
-      signal,
-      onSeen: ({ kind, mac, address, file }) => {
-        if (mac === null) return
-        const told =
-          kind === 'dhcp-discover' || kind === 'dhcp-ack'
-            ? chain.observe(mac, kind, address ?? '')
-            : kind === 'tftp-sent'
-              ? chain.observe(mac, 'tftp', file ?? '')
-              : Promise.resolve()
-        told.catch((error: unknown) => log.warn({ err: error, mac }, 'a boot observation could not be recorded'))
-      },
-    })
-    dnsmasqStopped = dnsmasq.stopped
-    hostsChanged = () =>
-      void dnsmasq.setHosts(hosts()).catch((error: unknown) => log.error({ err: error }, 'DHCP hosts'))
-    checks['dhcp'] = () => dnsmasq.state().trouble
-  }
+  const served = await serve(api, config.api)
+  const network = await provisioning.start(signal)
+  Object.assign(checks, network?.checks)
 
   return {
     ready,
-    url: urlOf(servers[0] as Server),
+    url: served.url,
     failed: failure.promise,
     async close() {
-      const closed = servers.map(closeServer)
       stop.abort()
-      await Promise.all([running, watching, dnsmasqStopped, ...closed])
+      await Promise.all([running, watching, network?.close(), served.close()])
       stopFolding.abort()
       await following
       await store.close()
@@ -206,34 +137,3 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
     },
   }
 }
-
-/** Any Hono application, whatever its own variables are. */
-type App = { readonly fetch: (request: Request, env: unknown) => Response | Promise<Response> }
-
-const listen = (app: App, where: string): Promise<Server> => {
-  const server = createServer(getRequestListener(app.fetch))
-  const fd = /^fd:(\d+)$/.exec(where)?.[1]
-  const [, host = '', port = ''] = /^(.+):(\d+)$/.exec(where) ?? []
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    const done = () => resolve(server)
-    if (fd !== undefined) server.listen({ fd: Number(fd) }, done)
-    else server.listen({ host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) }, done)
-  })
-}
-
-const urlOf = (server: Server): string => {
-  const address = server.address()
-  if (address === null || typeof address === 'string') return ''
-  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
-}
-
-const closeServer = (server: Server): Promise<void> =>
-  new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS)
-    server.close(() => {
-      clearTimeout(timer)
-      resolve()
-    })
-    server.closeIdleConnections()
-  })

@@ -118,9 +118,15 @@ const agentRoutes = (
     async (c: Context<ListenerEnv>) => {
       const session = sessions.of(bearerOf(c))
       const order = c.req.query('order') ?? ''
-      if (!session) return c.text('the session is over\n', 410)
-      return answer(c, session.id, order)
+      if (session) return answer(c, session.id, order)
+      const over = sessions.wasOf(bearerOf(c))
+      if (over && c.req.path === '/agent/result') await late(c, over.id, over.attempt, order)
+      return c.text('the session is over\n', 410)
     }
+  const late = (c: Context<ListenerEnv>, id: string, attempt: number, order: string) =>
+    commit(id, { actor: { kind: 'agent', name: addressOf(c) } }, () => [
+      { type: 'LateReportReceived', data: { attempt, what: `result of order ${order.slice(0, 64)}` } },
+    ])
   /** Whether an order is of the attempt and the step that the node is at. */
   const isAwaited = (id: string, order: string) => {
     const work = fleet.get(id)?.work
@@ -136,6 +142,7 @@ const agentRoutes = (
   )
   app.post(
     '/agent/progress',
+    bodyLimit({ maxSize: MAX_REPORT_BYTES }),
     known(async (c, id, order) => {
       const fields = Object.fromEntries((await c.req.text()).split('\n').map((line) => line.split('=', 2)))
       const unit = fields['unit'] === 'seconds' ? 'seconds' : 'bytes'
@@ -150,12 +157,7 @@ const agentRoutes = (
       const body = jsonObject.safeParse(await c.req.json().catch(() => null))
       if (!body.success) return c.text('the result is not a JSON object\n', 400)
       if (!isAwaited(id, order)) {
-        await commit(id, { actor: { kind: 'agent', name: addressOf(c) } }, ({ work }) => [
-          {
-            type: 'LateReportReceived',
-            data: { attempt: work?.request.revision ?? null, what: `result of order ${order.slice(0, 64)}` },
-          },
-        ])
+        await late(c, id, Number(order.split('.')[0]) || 0, order)
         return c.text('too late: recorded, and nothing moved\n')
       }
       agents.end(id, order, Number(c.req.query('rc') ?? 1), body.data)

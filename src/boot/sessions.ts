@@ -21,6 +21,9 @@ export const MAX_INVENTORY_BYTES = 1_048_576
 /** Refusals of one node are recorded at most this often: a loop in a ramdisk must not fill the log. */
 const REFUSAL_EVERY_MS = 10_000
 
+/** How many sessions that are over are told from ones that never were. */
+const MAX_PAST_SESSIONS = 4096
+
 /** What must be in an inventory for the agent to be known by it; the rest is read where it is used. */
 const whoseInventory = z.object({
   nics: z.array(z.object({ mac: macAddress })).max(256),
@@ -41,14 +44,23 @@ const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
 export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionTools) => {
   /** Sessions of work that is going on, by hash: from the fold, so that they outlive a restart. */
   const live = new Map<string, Session>()
+  /** Sessions that are over, the newest: what still comes from them is late, not unknown. */
+  const past = new Map<string, Session>()
   const refusedAt = new Map<string, number>()
 
   fleet.follow((id, _, after, before) => {
     const [was, is] = [before.work?.agent?.session_sha256, after.work?.agent?.session_sha256]
     if (was === is) return
-    if (was !== undefined) live.delete(was)
+    if (was !== undefined) end(was)
     if (is !== undefined && after.work) live.set(is, { id, attempt: after.work.request.revision })
   })
+
+  const end = (hash: string) => {
+    const session = live.get(hash)
+    live.delete(hash)
+    if (session) past.set(hash, session)
+    if (past.size > MAX_PAST_SESSIONS) past.delete(past.keys().next().value ?? '')
+  }
 
   /** Records that somebody was turned away, on the node that it concerns. */
   const recordRefusal = async (id: string, reason: string, address: string, attempt: number | null) => {
@@ -105,6 +117,9 @@ export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionToo
 
     /** Whose session it is; null when it is over or never was. */
     of: (session: string): Session | null => live.get(sha256(session)) ?? null,
+
+    /** Whose session it was, if it is over and not long forgotten. */
+    wasOf: (session: string): Session | null => past.get(sha256(session)) ?? null,
 
     recordRefusal,
   }
