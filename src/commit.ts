@@ -14,12 +14,17 @@ const MAX_DECISIONS = 16
 /** The most bytes that the data of one event may have; larger things go to the blob store (ADR 6). */
 export const MAX_EVENT_BYTES = 65_536
 
+export class EventTooLarge extends Error {
+  override readonly name = 'EventTooLarge'
+}
+
 export type Cause = Pick<Meta, 'actor' | 'command'>
 
 export const openCommit = (store: EventStore, fleet: Fleet, clock: Clock, ids: Ids) => {
   /**
    * Appends what `decide` returns for the node as it is now; nothing when it returns nothing.
    * @throws {UnexpectedEvent} when the node has no room for one of the events
+   * @throws {EventTooLarge} above `MAX_EVENT_BYTES`
    * @throws {StoreUnavailable} when it could not be made durable
    */
   return async (id: string, cause: Cause, decide: (node: Node) => readonly NodeEvent[]): Promise<Appended | null> => {
@@ -46,11 +51,11 @@ export const openCommit = (store: EventStore, fleet: Fleet, clock: Clock, ids: I
   }
 }
 
-/** @throws {ZodError} when the event is not what its schema says, {RangeError} when it is too large for the log */
+/** @throws {ZodError} when the event is not what its schema says, {EventTooLarge} when it is too large for the log */
 const valid = ({ type, data }: NodeEvent): NodeEvent => {
   const event = checked(type, data)
   if (mostBytes(event.data as Json) > MAX_EVENT_BYTES && bytes(event.data) > MAX_EVENT_BYTES) {
-    throw new RangeError(`${type}: more than ${MAX_EVENT_BYTES} bytes; keep the document in the blob store`)
+    throw new EventTooLarge(`${type}: more than ${MAX_EVENT_BYTES} bytes; keep the document in the blob store`)
   }
   return event
 }

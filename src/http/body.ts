@@ -27,7 +27,9 @@ export const jsonBody = async (c: Context): Promise<unknown> => {
   try {
     return JSON.parse(text)
   } catch (error) {
-    throw new HTTPException(400, { message: `the body is not JSON: ${(error as Error).message}` })
+    // Only where: the parser's own message may quote the body, and there may be a password in it.
+    const [where = ''] = / at position \d+/.exec((error as Error).message) ?? []
+    throw new HTTPException(400, { message: `the body is not JSON${where}` })
   }
 }
 

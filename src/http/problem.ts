@@ -4,8 +4,10 @@ import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { z } from 'zod'
 import { ClaimRefused } from '../claims.ts'
+import { EventTooLarge } from '../commit.ts'
 import { PlanRefused } from '../drivers/driver.ts'
 import { StoreUnavailable } from '../store/port.ts'
+import { VaultError } from '../vault.ts'
 
 /** Seconds after which a caller may try again when the log cannot be written. */
 const RETRY_AFTER_S = 5
@@ -19,7 +21,7 @@ export const PROBLEMS = {
   stale: 'The node has changed since you looked',
   taken: 'It belongs to another node',
   'too-large': 'The request is too large',
-  unavailable: 'The log cannot be written now',
+  unavailable: 'The log or the vault cannot be written now',
   unexpected: 'Something failed that should not have',
 } as const
 
@@ -53,7 +55,10 @@ export const onError: ErrorHandler = (error, c) => {
     const detail = `${error.field}: ${error.message}`
     return problem(c, 422, 'invalid', detail, { errors: [{ field: error.field, detail: error.message }] })
   }
-  if (error instanceof StoreUnavailable) {
+  if (error instanceof EventTooLarge || (error instanceof VaultError && error.code === 'refused')) {
+    return problem(c, 413, 'too-large', error.message)
+  }
+  if (error instanceof StoreUnavailable || (error instanceof VaultError && error.code === 'unavailable')) {
     c.header('retry-after', String(RETRY_AFTER_S))
     return problem(c, 503, 'unavailable', `${error.message}; nothing was recorded and nothing was done`)
   }
