@@ -4,6 +4,7 @@ import { getRequestListener } from '@hono/node-server'
 
 /** How long requests that are under way may take when the service ends. */
 const CLOSE_GRACE_MS = 2_000
+const CLOSE_IDLE_EVERY_MS = 20
 
 /** Any Hono application, whatever its own variables are. */
 export type App = { readonly fetch: (request: Request, env: never) => Response | Promise<Response> }
@@ -31,10 +32,12 @@ const urlOf = (server: Server): string => {
 
 const close = (server: Server): Promise<void> =>
   new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS)
+    const grace = setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS)
+    // A connection that is kept alive is idle once its answer has ended, and would then be waited for.
+    const idle = setInterval(() => server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
     server.close(() => {
-      clearTimeout(timer)
+      clearTimeout(grace)
+      clearInterval(idle)
       resolve()
     })
-    server.closeIdleConnections()
   })

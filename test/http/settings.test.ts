@@ -30,8 +30,8 @@ suite('settings', () => {
 
   test('that do not exist, or are not what they should be, are named', () => {
     refuses({ BLOOMERY_APPI: '1' }, /no setting BLOOMERY_APPI/)
-    refuses({ BLOOMERY_LANES: 'deploy=0' }, /effect=count/)
-    refuses({ BLOOMERY_LANES: 'dance=3' }, /effect=count/)
+    refuses({ BLOOMERY_LANES: 'deploy=0' }, /BLOOMERY_LANES/)
+    refuses({ BLOOMERY_LANES: 'dance=3' }, /BLOOMERY_LANES/)
     refuses({ BLOOMERY_STORE: 'postgres://' }, /sqlite:PATH/)
     refuses({ BLOOMERY_POWER_POLL_S: 'often' }, /BLOOMERY_POWER_POLL_S/)
     assert.equal(readConfig({ BLOOMERY_LANES: 'deploy=7,verify=1' }).lanes.deploy, 7)
