@@ -42,7 +42,7 @@ export const openMortal = async (t: TestContext) => {
   let client: ReturnType<typeof openClient> | undefined
   t.after(async () => {
     client?.close()
-    await service?.kill()
+    await service?.stop()
     rmSync(dir, { recursive: true, force: true })
   })
 

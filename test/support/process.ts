@@ -46,6 +46,8 @@ export const startProcess = async ({ data_dir, env = {}, node_args = [] }: Proce
     env: {
       PATH: process.env['PATH'],
       NODE_ENV: 'production',
+      // Halves what a start costs, from the second on: tests start many.
+      NODE_COMPILE_CACHE: join(ROOT, '.cache/compiled'),
       BLOOMERY_API: '127.0.0.1:0',
       BLOOMERY_DATA: data_dir,
       ...env,
