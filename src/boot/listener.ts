@@ -89,7 +89,7 @@ export const openListener = (tools: ListenerTools): Hono<ListenerEnv> => {
 
   app.post('/agent/hello', bodyLimit({ maxSize: MAX_REPORT_BYTES }), async (c) => {
     const inventory = await c.req.json().catch(() => null)
-    const hello = await sessions.hello(bearerOf(c), inventory, addressOf(c))
+    const hello = await sessions.hello(bearerOf(c), inventory, addressOf(c), (c.req.query('nonce') ?? '').slice(0, 64))
     if (hello.kind === 'welcome') return c.text(`session=${hello.session}\n`)
     log.warn({ address: addressOf(c), reason: hello.reason }, 'an agent was refused')
     return c.text(`${hello.reason}\n`, 403)

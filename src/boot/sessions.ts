@@ -7,7 +7,7 @@ import type { Blobs } from '../blobs.ts'
 import type { Ids } from '../clock.ts'
 import type { Commit } from '../commit.ts'
 import type { Fleet } from '../fleet.ts'
-import type { MasterKey } from '../vault-key.ts'
+import { type MasterKey, tokenFor } from '../vault-key.ts'
 import { readAgentToken, refusalOf } from './tokens.ts'
 
 export type Sessions = ReturnType<typeof openSessions>
@@ -84,8 +84,11 @@ export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionToo
   }
 
   return {
-    /** @param inventory what the agent says of the node that it runs on */
-    async hello(token: string, inventory: unknown, address: string): Promise<Hello> {
+    /**
+     * @param inventory what the agent says of the node that it runs on
+     * @param nonce the agent's own, new with each boot: it is answered again if the first answer was lost on the way
+     */
+    async hello(token: string, inventory: unknown, address: string, nonce: string): Promise<Hello> {
       const parsed = whoseInventory.safeParse(inventory)
       if (!parsed.success)
         return { kind: 'refused', reason: `the inventory is not readable: ${z.prettifyError(parsed.error)}` }
@@ -96,11 +99,14 @@ export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionToo
       const node = id === undefined ? undefined : fleet.get(id)
       if (id === undefined || !node)
         return refuse(scope.node, 'none of its MACs belongs to a node', address, scope.attempt)
+      const session = nonce ? tokenFor(key, `session ${id} ${scope.attempt} ${scope.index} ${nonce}`) : ids.secret()
+      const isAskedAgain = (newest: Node) =>
+        newest.work?.request.revision === scope.attempt && newest.work.agent?.session_sha256 === sha256(session)
+      if (isAskedAgain(node)) return { kind: 'welcome', session, id }
       const reason = refusalOf(scope, id, node)
       if (reason) return refuse(id, reason, address, scope.attempt)
 
       const document = await blobs.put(Buffer.from(JSON.stringify(inventory)), { limit_bytes: MAX_INVENTORY_BYTES })
-      const session = ids.secret()
       const data = { attempt: scope.attempt, index: scope.index, session_sha256: sha256(session), address, document }
       let taken = false
       await commit(id, { actor: { kind: 'agent', name: address } }, (newest: Node) => {
