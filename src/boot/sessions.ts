@@ -118,7 +118,9 @@ export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionToo
           { type: 'AgentConnected', data },
         ]
       })
-      return taken ? { kind: 'welcome', session, id } : refuse(id, 'the token was used already', address, scope.attempt)
+      const newest = fleet.get(id)
+      if (taken || (newest && isAskedAgain(newest))) return { kind: 'welcome', session, id }
+      return refuse(id, 'the token was used already', address, scope.attempt)
     },
 
     /** Whose session it is; null when it is over or never was. */
