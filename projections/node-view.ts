@@ -37,14 +37,15 @@ export const nodeView = (id: string, node: Node) => {
 
 const workView = (work: Work) => {
   const step = work.plan[work.cursor]
-  const deadline_ms =
-    step && work.step_started_at ? Date.parse(work.step_started_at) + step.deadline_s * 1000 : null
+  const deadline_ms = step && work.step_started_at ? Date.parse(work.step_started_at) + step.deadline_s * 1000 : null
   return {
     effect: work.effect,
     attempt: work.request.revision,
     command: work.request.command ?? null,
     since: work.since_at,
-    step: step ? { index: work.cursor, name: `${step.interface}.${step.step}`, started_at: work.step_started_at } : null,
+    step: step
+      ? { index: work.cursor, name: `${step.interface}.${step.step}`, started_at: work.step_started_at }
+      : null,
     /** When the running step is given up, if nothing else ends it. */
     deadline_at: deadline_ms === null ? null : new Date(deadline_ms).toISOString(),
     plan: work.plan.map(({ interface: face, step }, index) => ({

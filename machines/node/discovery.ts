@@ -11,7 +11,6 @@ const disk = z.object({
   serial: z.string(),
   model: z.string().default(''),
 })
-export type Disk = z.infer<typeof disk>
 
 const port = z.object({
   mac: macAddress,

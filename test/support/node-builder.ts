@@ -1,5 +1,5 @@
 /** Nodes for tests, by the events that lead to them: given these events, when this command, then those events. */
-import { DEFAULT_DEADLINES_S } from '../../src/effects/deadlines.ts'
+
 import assert from 'node:assert/strict'
 import { transition } from 'xstate'
 import type { Command } from '../../machines/node/command.ts'
@@ -8,6 +8,7 @@ import { blank, evolve, type Life, machine, type Node, type NodeEvent } from '..
 import { conclude, failureOf } from '../../machines/node/outcome.ts'
 import type { EffectName, JsonObject, Plans } from '../../machines/node/phase.ts'
 import fake from '../../src/drivers/fake.ts'
+import { DEFAULT_DEADLINES_S } from '../../src/effects/deadlines.ts'
 import { CHECKSUM } from './image.ts'
 import { HARDWARE } from './stage.ts'
 
@@ -48,7 +49,13 @@ export const proposed = (
   const command: Command = commands[name]
   const parsed = command.body.parse(body) as object
   const effects = command.effects(parsed, node)
-  const ask = { facts: node.facts, body: planBody(node, name, parsed), deadlines: DEFAULT_DEADLINES_S, agent_is_up: false, keep_agent: false }
+  const ask = {
+    facts: node.facts,
+    body: planBody(node, name, parsed),
+    deadlines: DEFAULT_DEADLINES_S,
+    agent_is_up: false,
+    keep_agent: false,
+  }
   const plans = Object.fromEntries(effects.map((effect: EffectName) => [effect, fake.plan(effect, ask)])) as Plans
   return command.propose(parsed, { node, plans, id: () => '01890a5d-ac96-774b-bcce-b302099a8057' })
 }

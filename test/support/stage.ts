@@ -77,6 +77,20 @@ export const playScene = (address: string, how: Partial<Pick<Scene, 'plan' | 'ac
   return scene
 }
 
+/** Holds a step until the test lets it go, or it is aborted. */
+export const held = () => {
+  const begun = Promise.withResolvers<Job>()
+  const let_go = Promise.withResolvers<void>()
+  const act: Scene['act'] = async (job) => {
+    begun.resolve(job)
+    const aborted = new Promise<never>((_, reject) => {
+      job.signal.addEventListener('abort', () => reject(new Error('aborted')))
+    })
+    await Promise.race([let_go.promise, aborted])
+    return { hardware: HARDWARE }
+  }
+  return { act, begun: begun.promise, letGo: () => let_go.resolve() }
+}
 const seen = ({ chassis }: Scene): PowerState => {
   if (chassis === 'silent') throw new BmcError('no-answer', 'the BMC on stage is silent')
   return chassis

@@ -1,0 +1,103 @@
+/** When work may begin: in its turn, and never while the log cannot be written. */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { suite, test } from 'node:test'
+import { embeddedStore } from '../../src/store/embedded.ts'
+import { StoreUnavailable } from '../../src/store/port.ts'
+import { IMAGE } from '../support/image.ts'
+import { bloomery, nodeThatIs, problemOf, temporaryDirectory, typesOf } from '../support/service.ts'
+import { aStep, held, playScene, type Scene } from '../support/stage.ts'
+
+const onStage = (address: string) => ({ driver: 'stage', bmc: { address } })
+
+suite('work that is asked for', { timeout: 60_000 }, () => {
+  test('waits its turn: so many at once and no more, first come first served', async (t) => {
+    const service = await bloomery(t, { env: { BLOOMERY_LANES: 'deploy=2' } })
+    const names = Array.from({ length: 10 }, (_, i) => `lane-${i}`)
+    const order: string[] = []
+    let writing = 0
+    let most = 0
+    const ids: string[] = []
+    for (const name of names) {
+      const scene = playScene(name)
+      ids.push(await nodeThatIs(service, 'available', { name, ...onStage(name) }))
+      scene.act = async () => {
+        order.push(name)
+        most = Math.max(most, ++writing)
+        // Long enough for a third to begin, if it could.
+        for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+        writing--
+        return {}
+      }
+    }
+    for (const id of ids) await service.order(id, 'deploy', IMAGE)
+    await Promise.all(ids.map((id) => service.until(id, 'active')))
+    assert.equal(most, 2)
+    assert.deepEqual(order, names)
+  })
+
+  test('of one phase does not hold up a power command, and a place is given up by an abort', async (t) => {
+    const service = await bloomery(t, { env: { BLOOMERY_LANES: 'deploy=1' } })
+    const first = held()
+    const scenes = ['q-1', 'q-2', 'q-3'].map((name) => playScene(name))
+    const [a = '', b = '', c = ''] = await Promise.all(
+      ['q-1', 'q-2', 'q-3'].map((name) => nodeThatIs(service, 'available', { name, ...onStage(name) })),
+    )
+    for (const scene of scenes) scene.act = async () => ({})
+    ;(scenes[0] as Scene).act = first.act
+    await service.order(a, 'deploy', IMAGE)
+    await first.begun
+    await service.order(b, 'deploy', IMAGE)
+    assert.equal((await service.get(`/v1/nodes/${b}`)).body.live.queued, true)
+    await service.order(c, 'power', { action: 'on' })
+    await service.untilEvent(c, 'PowerSucceeded')
+    await service.order(c, 'deploy', IMAGE)
+    await service.order(b, 'abort')
+    await service.until(b, 'deploy-failed')
+    first.letGo()
+    await service.until(c, 'active')
+    assert.equal(
+      service
+        .eventsOf(b)
+        .filter(({ type }) => type === 'StepStarted')
+        .at(-1)?.type,
+      'StepStarted',
+    )
+    assert.deepEqual(typesOf(service.eventsOf(b)).slice(-2), ['DeploymentRequested', 'AttemptAborted'])
+  })
+
+  test('does not begin while the log cannot be written, and goes on when it can again', async (t) => {
+    const dir = temporaryDirectory(t)
+    const inner = embeddedStore({ path: join(dir, 'events.db') })
+    let isFull = false
+    const full = Promise.withResolvers<void>()
+    const store = {
+      ...inner,
+      async append(...asked: Parameters<typeof inner.append>) {
+        if (!isFull) return inner.append(...asked)
+        full.resolve()
+        throw new StoreUnavailable('cannot write the log: no space left on device')
+      },
+    }
+    const service = await bloomery(t, { dir, parts: { store } })
+    const scene = playScene('full')
+    const id = await nodeThatIs(service, 'available', onStage('full'))
+    const steps: number[] = []
+    scene.plan = () => [aStep('stage.act', 60), aStep('stage.act', 60)]
+    scene.act = async ({ index }) => {
+      steps.push(index)
+      if (index === 0) isFull = true
+      return {}
+    }
+    await service.order(id, 'deploy', IMAGE)
+    await full.promise
+    assert.deepEqual(steps, [0])
+    const answer = await service.post('/v1/nodes', { name: 'n2', driver: 'fake' })
+    problemOf(answer, 503, 'unavailable')
+    assert.match(answer.headers.get('retry-after') ?? '', /^\d+$/)
+    assert.deepEqual(steps, [0])
+    isFull = false
+    await service.until(id, 'active')
+    assert.deepEqual(steps, [0, 1])
+  })
+})
