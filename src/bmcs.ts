@@ -4,8 +4,6 @@ import type { Bmc } from './bmc/port.ts'
 import type { Drivers } from './drivers/registry.ts'
 import type { Vault } from './vault.ts'
 
-export type Bmcs = ReturnType<typeof openBmcs>
-
 type Connection = { readonly bmc: Bmc; readonly settings: object; readonly version: number | undefined }
 
 export const openBmcs = (drivers: Drivers, vault: Vault) => {

@@ -16,8 +16,6 @@ type Tools = Omit<
   'chain' | 'now' | 'consoles' | 'has_extra' | 'ramdisk_dir' | 'provisioning_url'
 >
 
-export type Provisioning = ReturnType<typeof openProvisioning>
-
 /** To be opened before the log is followed: addresses are given in the order of the log. */
 export const openProvisioning = (config: Config, tools: Tools) => {
   const { fleet, clock, log } = tools

@@ -4,8 +4,6 @@
  */
 import type { Facts } from '../../machines/node/facts.ts'
 
-export type Addresses = ReturnType<typeof openAddresses>
-
 export type AddressRange = { readonly first: string; readonly last: string }
 
 const toNumber = (address: string) => address.split('.').reduce((sum, byte) => sum * 256 + Number(byte), 0)

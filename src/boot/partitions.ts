@@ -12,7 +12,7 @@ import {
   u32,
 } from './partitions-plan.ts'
 
-export type { PartitionPlan, PartitionProblem, PartitionQuestion, Write } from './partitions-plan.ts'
+export type { PartitionPlan, PartitionQuestion } from './partitions-plan.ts'
 
 /** How much of the disk's beginning a plan needs. A GPT of 128 entries takes 17 KiB; there is room for ones eight times as long. */
 export const HEAD_BYTES = 262_144

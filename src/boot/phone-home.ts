@@ -9,8 +9,6 @@ const call = z.object({
   hostname: z.string().max(255).optional(),
 })
 
-export type PhoneHome = ReturnType<typeof openPhoneHome>
-
 /** @returns what to answer: taken, or why not */
 export const openPhoneHome =
   (fleet: Fleet, commit: Commit) =>

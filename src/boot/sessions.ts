@@ -10,7 +10,6 @@ import type { Fleet } from '../fleet.ts'
 import { type MasterKey, tokenFor } from '../vault-key.ts'
 import { readAgentToken, refusalOf } from './tokens.ts'
 
-export type Sessions = ReturnType<typeof openSessions>
 export type Session = { readonly id: string; readonly attempt: number }
 export type Hello =
   | { readonly kind: 'welcome'; readonly session: string; readonly id: string }

@@ -74,5 +74,5 @@ const withHeartbeat = async <T>(pending: Promise<T>): Promise<T | 'silence'> => 
   }
 }
 
-const serverSent = ({ position, ...event }: Recorded): string =>
-  `id: ${position}\nevent: ${event.type}\ndata: ${JSON.stringify({ position, ...event })}\n\n`
+const serverSent = (event: Recorded): string =>
+  `id: ${event.position}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`
