@@ -1,8 +1,8 @@
 /** One controller, one command at a time: order, pause, abort and bound. */
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import type { Clock } from '../../src/clock.ts'
 import { MAX_WAITING_COMMANDS, traffic } from '../../src/bmc/traffic.ts'
+import type { Clock } from '../../src/clock.ts'
 import { isBmcError } from './bmc-contract.ts'
 
 const never = new AbortController().signal
