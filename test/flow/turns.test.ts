@@ -1,12 +1,15 @@
 /** When work may begin: in its turn, and never while the log cannot be written. */
 import assert from 'node:assert/strict'
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { embeddedStore } from '../../src/store/embedded.ts'
 import { StoreUnavailable } from '../../src/store/port.ts'
+import { dyingStore } from '../support/dying-store.ts'
 import { IMAGE } from '../support/image.ts'
 import { bloomery, nodeThatIs, problemOf, temporaryDirectory, typesOf } from '../support/service.ts'
 import { aStep, held, playScene, type Scene } from '../support/stage.ts'
+import { smallDisk } from '../support/store-directory.ts'
 
 const onStage = (address: string) => ({ driver: 'stage', bmc: { address } })
 
@@ -100,4 +103,58 @@ suite('work that is asked for', { timeout: 60_000 }, () => {
     await service.until(id, 'active')
     assert.deepEqual(steps, [0, 1])
   })
+
+  test('is refused while the disk is full, for as long as it is, and nothing of it is there afterwards', async (t) => {
+    const dir = smallDisk(t, 4)
+    if (!dir) return t.diagnostic('a disk of its own cannot be mounted here')
+    const service = await bloomery(t, { dir: join(dir, 'data') })
+    const id = await service.enroll('n1')
+    const ballast = join(dir, 'ballast')
+    fill(ballast)
+    const body = { name: 'n2', driver: 'fake', bmc: { password: 'p' } }
+    for (const answer of [
+      await service.post('/v1/nodes', body),
+      await service.post('/v1/nodes/n1/verify'),
+      await service.call('PATCH', '/v1/nodes/n1', { bmc: { password: 'x'.repeat(60_000) } }),
+    ]) {
+      assert.match(problemOf(answer, 503, 'unavailable').detail, /nothing was recorded and nothing was done/)
+      assert.match(answer.headers.get('retry-after') ?? '', /^\d+$/)
+    }
+    assert.equal((await service.get('/v1/nodes/n1')).body.revision, 0)
+    rmSync(ballast)
+    await service.post('/v1/nodes', body)
+    await service.order(id, 'verify')
+    await service.until(id, 'manageable')
+  })
+
+  test('by a service that died between a claim and its enrolment can be asked for again after a minute', async (t) => {
+    const dir = temporaryDirectory(t)
+    // The first append is the claim, the second the enrolment.
+    const store = dyingStore(embeddedStore({ path: join(dir, 'events.db') }), 2, 'lost')
+    const service = await bloomery(t, { dir, parts: { store } })
+    problemOf(await service.post('/v1/nodes', { name: 'n1', driver: 'fake' }), 503, 'unavailable')
+    const soon = await service.restart()
+    problemOf(await soon.post('/v1/nodes', { name: 'n1', driver: 'fake' }), 409, 'taken')
+    const later = { now: () => new Date(Date.now() + 61_000), sleep: async () => {} }
+    const next = await soon.restart({ parts: { clock: later } })
+    await next.enroll('n1')
+  })
 })
+
+/** Leaves no room at all on the disk. */
+const fill = (path: string) => {
+  const file = openSync(path, 'w')
+  try {
+    for (const bytes of [65_536, 4096, 512, 1]) {
+      for (;;) {
+        try {
+          if (writeSync(file, Buffer.alloc(bytes)) < bytes) break
+        } catch {
+          break
+        }
+      }
+    }
+  } finally {
+    closeSync(file)
+  }
+}
