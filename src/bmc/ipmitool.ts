@@ -26,6 +26,8 @@ export const ipmiOptions = z.strictObject({
   retries: z.int().min(1).max(5).default(2),
   /** Ironic waits 5 s, since some controllers crash otherwise; most do not, and twenty times that patience costs minutes per deploy. */
   min_command_interval_ms: z.int().min(0).max(60_000).default(100),
+  /** How the node boots, until discovery has seen it: a boot override carries it (§28.13, "BIOS boot type"). */
+  firmware: z.enum(['bios', 'uefi']).default('uefi'),
 })
 export type IpmiOptions = z.infer<typeof ipmiOptions>
 

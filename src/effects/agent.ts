@@ -3,10 +3,14 @@ import { z } from 'zod'
 import { macAddress } from '../../machines/node/enrolment.ts'
 import type { JsonObject } from '../../machines/node/phase.ts'
 import type { Order, OrderEnd } from '../boot/agents.ts'
+import { whileOn } from './awake.ts'
 import { type Job, StepFailure } from './job.ts'
 
 /** Exit codes of the agent that mean that a download broke off; what it had begun may be begun again. */
 export const BROKEN_DOWNLOAD = 4
+
+/** An agent at work reports about once a second. */
+const QUIET_MS = 5_000
 
 type Give = {
   readonly args?: Order['args']
@@ -28,7 +32,10 @@ export const tryOrder = (job: Job, verb: string, { args = {}, data, name = verb 
   job.waitFor(`the ramdisk to carry out "${verb}"`)
   const id = `${job.attempt}.${job.index}.${name}`
   const given = { id, verb, args, ...(data === undefined ? {} : { data }) }
-  return job.gap.away(() => job.services.agents.order(job.id, given, { signal: job.signal, onProgress: job.progress }))
+  const { agents } = job.services
+  const isQuiet = () => agents.silent_ms(job.id) > QUIET_MS
+  const { progress: onProgress } = job
+  return job.gap.away(() => whileOn(job, (signal) => agents.order(job.id, given, { signal, onProgress }), isQuiet))
 }
 
 const disk = z.object({

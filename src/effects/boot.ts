@@ -1,6 +1,7 @@
 /** Boot steps: wait for the ramdisk, wait for the tenant. */
 import type { JsonObject } from '../../machines/node/phase.ts'
 import type { Work } from '../../machines/node/work.ts'
+import { whileOn } from './awake.ts'
 import { type Interface, type Job, StepFailure } from './job.ts'
 import { patiently } from './patience.ts'
 
@@ -15,7 +16,9 @@ export const boot: Interface = {
       job.waitFor(next(job.node().work))
       const unwatch = job.services.watch(job.id, ({ work }) => job.waitFor(next(work)))
       try {
-        const { work } = await job.until(({ work }) => work?.agent?.index === job.index)
+        const { work } = await whileOn(job, (signal) =>
+          job.until(({ work }) => work?.agent?.index === job.index, signal),
+        )
         return { address: work?.agent?.address ?? '', document: { ...work?.agent?.document } as JsonObject }
       } finally {
         unwatch()
@@ -55,7 +58,9 @@ const next = (work: Work | null): string => {
 
 const phonesHome = async (job: Job) => {
   job.waitFor('the image to phone home')
-  const { work } = await job.until(({ work }) => work?.boot.some(({ kind }) => kind === 'tenant') ?? false)
+  const { work } = await whileOn(job, (signal) =>
+    job.until(({ work }) => work?.boot.some(({ kind }) => kind === 'tenant') ?? false, signal),
+  )
   return { observed: work?.boot.findLast(({ kind }) => kind === 'tenant')?.detail ?? '' }
 }
 

@@ -13,6 +13,7 @@ import { IscsiError, newChap, verifyImage, writeImage } from '../boot/iscsi.ts'
 import { HEAD_BYTES, planConfigPartition } from '../boot/partitions.ts'
 import { chooseRootDisk } from '../boot/root-device.ts'
 import { type AgentDisk, BROKEN_DOWNLOAD, inventoryOf, named, order, tryOrder } from './agent.ts'
+import { whileOn } from './awake.ts'
 import { type Interface, type Job, StepFailure } from './job.ts'
 
 const SECTOR_BYTES = 512
@@ -82,14 +83,16 @@ const writeByIscsi = async (job: Job): Promise<JsonObject> => {
     })
     const target = { portal: String(exported.body['portal']), iqn, lun: 0, ...chap }
     const total = image.virtual_bytes ?? image.bytes
-    const common = { path: image.path, format: format as never, target, signal: job.signal }
+    const common = { path: image.path, format: format as never, target }
     const began_ms = job.clock.now().getTime()
     job.waitFor(`the image to be written to ${disk.name}`)
     const onProgress = (part: number) => job.progress({ done: Math.round(part * total), total, unit: 'bytes' })
-    await job.gap.away(() => writeImage({ ...common, onProgress }))
+    await job.gap.away(() => whileOn(job, (signal) => writeImage({ ...common, signal, onProgress })))
     const written_ms = job.clock.now().getTime()
     job.waitFor(`the image to be read back from ${disk.name}`)
-    await job.gap.away(() => verifyImage({ ...common, virtual_bytes: total, onProgress }))
+    await job.gap.away(() =>
+      whileOn(job, (signal) => verifyImage({ ...common, signal, virtual_bytes: total, onProgress })),
+    )
     const verified_ms = job.clock.now().getTime()
     await order(job, 'unexport', { name: `unexport.${job.run}` })
     return {

@@ -30,8 +30,8 @@ export type Job = {
   /** Tells time that the node, its BMC or the network takes from time that we take; see gap.ts. */
   readonly gap: Gap
   progress(progress: Progress): void
-  /** Resolves with the node once it is as wanted; rejects when the signal aborts. */
-  until(wanted: (node: Node) => boolean): Promise<Node>
+  /** Resolves with the node once it is as wanted; rejects when the job's signal aborts, or the one given instead. */
+  until(wanted: (node: Node) => boolean, ends?: AbortSignal): Promise<Node>
 }
 
 /** A step of some interface. @throws {StepFailure} when the node, not the service, is at fault */

@@ -27,7 +27,8 @@ export const management: Interface = {
 }
 
 const setBootDevice = async (device: BootDevice, job: Job) => {
-  const firmware = job.node().facts.hardware?.firmware ?? 'bios'
+  const { hardware, bmc } = job.node().facts
+  const firmware = hardware?.firmware ?? (bmc['firmware'] === 'bios' ? 'bios' : 'uefi')
   let read: BootDevice = 'none'
   for (let sets = 1; sets <= MAX_SETS; sets++) {
     await patiently(job, `the BMC to take boot device ${device}`, () =>

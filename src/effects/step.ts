@@ -132,22 +132,22 @@ const jobOf = (
     waitFor,
     progress: (progress) => show({ progress }),
     gap,
-    until: (wanted) =>
+    until: (wanted, ends = signal) =>
       gap.away(
         () =>
           new Promise((resolve, reject) => {
             if (wanted(current())) return resolve(current())
-            if (signal.aborted) return reject(signal.reason)
+            if (ends.aborted) return reject(ends.reason)
             const end = (how: () => void) => {
               unlisten()
-              signal.removeEventListener('abort', onAbort)
+              ends.removeEventListener('abort', onAbort)
               how()
             }
-            const onAbort = () => end(() => reject(signal.reason))
+            const onAbort = () => end(() => reject(ends.reason))
             const unlisten = fleet.watch(id, (newest) => {
               if (wanted(newest)) end(() => resolve(newest))
             })
-            signal.addEventListener('abort', onAbort)
+            ends.addEventListener('abort', onAbort)
           }),
       ),
   }
