@@ -15,6 +15,8 @@ export type DyingStore = EventStore & {
 export const dyingStore = (inner: EventStore, at: number, last: LastAppend): DyingStore => {
   let appends = 0
   let isDead = false
+  /** What the dead process never saw, although it is in the log. */
+  const unseen = new Set<string>()
   const death = Promise.withResolvers<void>()
   const die = () => {
     isDead = true
@@ -27,11 +29,19 @@ export const dyingStore = (inner: EventStore, at: number, last: LastAppend): Dyi
       if (isDead) throw gone()
       if (++appends !== at) return inner.append(stream, expected, events)
       die()
+      for (const { id } of events) unseen.add(id)
       if (last === 'kept') await inner.append(stream, expected, events)
       throw gone()
     },
+    async read(stream, options) {
+      if (isDead) throw gone()
+      return inner.read(stream, options)
+    },
     async *follow(options): AsyncGenerator<readonly Recorded[] | 'caught-up'> {
-      for await (const batch of inner.follow(options)) if (!isDead) yield batch
+      for await (const batch of inner.follow(options)) {
+        const seen = batch === 'caught-up' ? batch : batch.filter(({ id }) => !unseen.has(id))
+        if (seen.length > 0) yield seen
+      }
     },
     appends: () => appends,
     died: death.promise,
