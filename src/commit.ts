@@ -54,24 +54,8 @@ export const openCommit = (store: EventStore, fleet: Fleet, clock: Clock, ids: I
 /** @throws {ZodError} when the event is not what its schema says, {EventTooLarge} when it is too large for the log */
 const valid = ({ type, data }: NodeEvent): NodeEvent => {
   const event = checked(type, data)
-  if (mostBytes(event.data as Json) > MAX_EVENT_BYTES && bytes(event.data) > MAX_EVENT_BYTES) {
+  if (Buffer.byteLength(JSON.stringify(event.data)) > MAX_EVENT_BYTES) {
     throw new EventTooLarge(`${type}: more than ${MAX_EVENT_BYTES} bytes; keep the document in the blob store`)
   }
   return event
-}
-
-const bytes = (value: object) => Buffer.byteLength(JSON.stringify(value))
-
-/** As long as a character or a number can get in JSON: `\u0000`, `-1.2345678901234567e-300`. */
-const LONGEST_CHARACTER = 6
-const LONGEST_NUMBER = 24
-
-/** A bound of what a value takes as JSON: nearly every event is far below the limit, and is not written out to know it. */
-const mostBytes = (value: Json | undefined): number => {
-  if (typeof value === 'string') return value.length * LONGEST_CHARACTER + 2
-  if (typeof value !== 'object' || value === null) return LONGEST_NUMBER
-  let most = 2
-  if (Array.isArray(value)) for (const item of value) most += mostBytes(item) + 1
-  else for (const [key, item] of Object.entries(value)) most += key.length * LONGEST_CHARACTER + mostBytes(item) + 4
-  return most
 }
