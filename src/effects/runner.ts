@@ -16,11 +16,11 @@ import type { Clock } from '../clock.ts'
 import type { Commit } from '../commit.ts'
 import type { Drivers } from '../drivers/registry.ts'
 import type { Fleet } from '../fleet.ts'
-import { RevisionConflict, StoreUnavailable } from '../store/port.ts'
 import type { Progress } from './job.ts'
 import type { Lanes } from './lanes.ts'
 import type { Services } from './services.ts'
 import { runStep } from './step.ts'
+import { STORE_RETRY_MS, whenWritable } from './writable.ts'
 
 export type Live = {
   readonly queued: boolean
@@ -40,9 +40,6 @@ export type RunnerTools = {
   readonly clock: Clock
   readonly log: Logger
 }
-
-/** Between tries to write to a log that cannot be written: doubled from the first to the second. */
-const STORE_RETRY_MS = [250, 15_000] as const
 
 const MAX_REASON_CHARACTERS = 1_000
 
@@ -124,22 +121,16 @@ export const openRunner = (tools: RunnerTools) => {
     entry: Running,
     decide: (node: Node) => readonly NodeEvent[],
   ): Promise<Node | null> => {
-    for (let wait_ms: number = STORE_RETRY_MS[0]; ; wait_ms = Math.min(wait_ms * 2, STORE_RETRY_MS[1])) {
-      if (entry.stop.signal.aborted) return null
-      try {
-        const command = fleet.get(id)?.work?.request.command
-        const actor = { kind: 'effect', name: fleet.get(id)?.work?.effect ?? 'none' } as const
-        await commit(id, command ? { actor, command } : { actor }, (node) =>
-          node.work?.since === entry.since && !entry.stop.signal.aborted ? decide(node) : [],
-        )
-        return fleet.get(id) ?? null
-      } catch (error) {
-        if (!(error instanceof StoreUnavailable || error instanceof RevisionConflict)) throw error
-        log.warn({ err: error, node: id, wait_ms }, 'the log cannot be written; the work waits')
-        show(entry, { waiting_for: 'the log to be writable again' })
-        await clock.sleep(wait_ms, entry.stop.signal)
-      }
+    const written = async () => {
+      const command = fleet.get(id)?.work?.request.command
+      const actor = { kind: 'effect', name: fleet.get(id)?.work?.effect ?? 'none' } as const
+      await commit(id, command ? { actor, command } : { actor }, (node) =>
+        node.work?.since === entry.since && !entry.stop.signal.aborted ? decide(node) : [],
+      )
+      return fleet.get(id) ?? null
     }
+    const waitFor = (what: string) => show(entry, { waiting_for: what })
+    return whenWritable(written, { id, clock, log, signal: entry.stop.signal, waitFor })
   }
 
   const show = (entry: Running, live: Partial<Live>) => {

@@ -4,6 +4,7 @@ import { BmcError } from '../bmc/port.ts'
 import { type Gap, openGap } from './gap.ts'
 import { type Job, StepFailure } from './job.ts'
 import type { Live, RunnerTools, StepEnd } from './runner.ts'
+import { whenWritable } from './writable.ts'
 
 type Which = {
   readonly id: string
@@ -100,7 +101,7 @@ const limitedTo = (deadline_ms: number, now_ms: number, stop: AbortSignal) => {
 }
 
 const jobOf = (
-  { fleet, commit, bmcOf, services, clock }: RunnerTools,
+  { fleet, commit, bmcOf, services, clock, log }: RunnerTools,
   { id, since, show }: Which,
   node: Node,
   signal: AbortSignal,
@@ -127,7 +128,9 @@ const jobOf = (
     clock,
     signal,
     async record(decide: (node: Node) => readonly NodeEvent[]) {
-      await commit(id, cause, (newest) => (newest.work?.since === since ? decide(newest) : []))
+      const written = () => commit(id, cause, (newest) => (newest.work?.since === since ? decide(newest) : []))
+      await whenWritable(written, { id, clock, log, signal, waitFor })
+      signal.throwIfAborted()
     },
     waitFor,
     progress: (progress) => show({ progress }),

@@ -4,9 +4,9 @@ import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite, test } from 'node:test'
 import { embeddedStore } from '../../src/store/embedded.ts'
-import { StoreUnavailable } from '../../src/store/port.ts'
 import { dyingStore } from '../support/dying-store.ts'
 import { IMAGE } from '../support/image.ts'
+import { refusingStore } from '../support/refusing-store.ts'
 import { bloomery, nodeThatIs, problemOf, temporaryDirectory, typesOf } from '../support/service.ts'
 import { aStep, held, playScene, type Scene } from '../support/stage.ts'
 import { smallDisk } from '../support/store-directory.ts'
@@ -71,17 +71,7 @@ suite('work that is asked for', { timeout: 60_000 }, () => {
 
   test('does not begin while the log cannot be written, and goes on when it can again', async (t) => {
     const dir = temporaryDirectory(t)
-    const inner = embeddedStore({ path: join(dir, 'events.db') })
-    let isFull = false
-    const full = Promise.withResolvers<void>()
-    const store = {
-      ...inner,
-      async append(...asked: Parameters<typeof inner.append>) {
-        if (!isFull) return inner.append(...asked)
-        full.resolve()
-        throw new StoreUnavailable('cannot write the log: no space left on device')
-      },
-    }
+    const store = refusingStore(embeddedStore({ path: join(dir, 'events.db') }))
     const service = await bloomery(t, { dir, parts: { store } })
     const scene = playScene('full')
     const id = await nodeThatIs(service, 'available', onStage('full'))
@@ -89,19 +79,40 @@ suite('work that is asked for', { timeout: 60_000 }, () => {
     scene.plan = () => [aStep('stage.act', 60), aStep('stage.act', 60)]
     scene.act = async ({ index }) => {
       steps.push(index)
-      if (index === 0) isFull = true
+      if (index === 0) store.refuse()
       return {}
     }
     await service.order(id, 'deploy', IMAGE)
-    await full.promise
+    await store.refused
     assert.deepEqual(steps, [0])
     const answer = await service.post('/v1/nodes', { name: 'n2', driver: 'fake' })
     problemOf(answer, 503, 'unavailable')
     assert.match(answer.headers.get('retry-after') ?? '', /^\d+$/)
     assert.deepEqual(steps, [0])
-    isFull = false
+    store.accept()
     await service.until(id, 'active')
     assert.deepEqual(steps, [0, 1])
+  })
+
+  test('does not fail because what a step saw could not be written at once', async (t) => {
+    const dir = temporaryDirectory(t)
+    const store = refusingStore(embeddedStore({ path: join(dir, 'events.db') }))
+    const service = await bloomery(t, { dir, parts: { store } })
+    const scene = playScene('seen')
+    const id = await nodeThatIs(service, 'available', onStage('seen'))
+    scene.plan = () => [aStep('power.on', 60)]
+    scene.bmc.power.state = async () => {
+      if (scene.asked.length === 0) store.refuse()
+      return 'off'
+    }
+    await service.order(id, 'deploy', IMAGE)
+    await store.refused
+    assert.deepEqual(scene.asked, [])
+    scene.bmc.power.state = async () => 'on'
+    store.accept()
+    const { facts } = await service.until(id, 'active')
+    assert.equal(facts.power, 'on')
+    assert.ok(!typesOf(service.eventsOf(id)).includes('StepFailed'))
   })
 
   test('is refused while the disk is full, for as long as it is, and nothing of it is there afterwards', async (t) => {
