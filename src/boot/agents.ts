@@ -106,6 +106,9 @@ export const openAgents = (now: () => Date) => {
       })
     },
 
+    /** How long nothing was heard of it. */
+    silent_ms: (node: string): number => now().getTime() - linkOf(node).seen_ms,
+
     /** The ramdisk is gone, for a reason that somebody saw. */
     lost(node: string, reason: string): void {
       links.get(node)?.current?.fail(new StepFailure('agent-lost', reason))
