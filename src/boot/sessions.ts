@@ -17,7 +17,7 @@ export type Hello =
 
 /** The most bytes that an inventory document may have. */
 export const MAX_INVENTORY_BYTES = 1_048_576
-/** Refusals of one node are recorded at most this often: a loop in a ramdisk must not fill the log. */
+/** Refusals of one node for one reason are recorded at most this often: a loop in a ramdisk must not fill the log. */
 const REFUSAL_EVERY_MS = 10_000
 
 /** How many sessions that are over are told from ones that never were. */
@@ -63,10 +63,11 @@ export const openSessions = ({ fleet, commit, blobs, key, ids, now }: SessionToo
 
   /** Records that somebody was turned away, on the node that it concerns. */
   const recordRefusal = async (id: string, reason: string, address: string, attempt: number | null) => {
-    const last_ms = refusedAt.get(id)
+    const about = `${id} ${reason}` // the reasons are few: see refusalOf
+    const last_ms = refusedAt.get(about)
     const now_ms = now().getTime()
     if (last_ms !== undefined && now_ms - last_ms < REFUSAL_EVERY_MS) return
-    refusedAt.set(id, now_ms)
+    refusedAt.set(about, now_ms)
     await commit(id, { actor: { kind: 'agent', name: address } }, () => [
       { type: 'AgentRefused', data: { reason, address, attempt } },
     ])
