@@ -4,14 +4,13 @@
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { labArtefacts } from './artefacts.ts'
 import { openScreen } from './demo-screen.ts'
 import { durationTable } from './durations.ts'
-import { buildDemoImage } from './image.ts'
 import { type Client, DEMO_PROFILE, deployment, openClient } from './life.ts'
 import { type Rack, startRack } from './rack.ts'
-import { run } from './run.ts'
 import { type RackService, startRackService } from './service.ts'
 
 const USAGE = `npm run demo -- [--nodes N] [--firmware bios|uefi] [--deploy iscsi|direct] [--port P] [--once]
@@ -22,8 +21,6 @@ const USAGE = `npm run demo -- [--nodes N] [--firmware bios|uefi] [--deploy iscs
   --once        take the nodes back to available, stop everything, leave nothing behind`
 
 const MAX_NODES = 8
-const BUILD_DEADLINE_MS = 1_200_000
-const CACHE = resolve(import.meta.dirname, '../../.cache')
 
 type Settings = ReturnType<typeof readSettings>
 
@@ -59,16 +56,13 @@ const main = async (settings: Settings): Promise<boolean> => {
   let service: RackService | undefined
   try {
     screen.say('building ramdisk and image (cached in .cache/)')
-    const ramdisk = resolve(import.meta.dirname, '../../deploy/ramdisk/build.sh')
-    const cache = join(CACHE, 'ramdisk')
-    await run([ramdisk, '--flavour', 'cloud-amd64', '--cache', cache], { deadline_ms: BUILD_DEADLINE_MS })
-    const image = await buildDemoImage(cache)
+    const { ramdisk_dir, image_dir, image } = await labArtefacts()
     screen.say(`starting a rack of ${settings.nodes} (${settings.firmware}), each with an IPMI 2.0 BMC`)
     rack = await startRack({ dir: join(dir, 'rack'), nodes: settings.nodes, firmware: settings.firmware })
     service = await startRackService(rack, {
       data_dir: join(dir, 'data'),
-      ramdisk_dir: join(cache, 'cloud-amd64'),
-      image_dirs: [cache],
+      ramdisk_dir,
+      image_dirs: [image_dir],
       port: settings.port,
       log_file: join(dir, 'service.log'),
       env: { BLOOMERY_POWER_POLL_S: '10' },

@@ -1,12 +1,6 @@
 /** How long each phase of each life took, and how much of it was ours: the control-plane gap. Read from the history. */
 import type { Client } from './life.ts'
 
-type Entry = {
-  readonly type: string
-  readonly duration_ms: number | null
-  readonly data: { readonly gap_ms?: number; readonly evidence?: Record<string, unknown> }
-}
-
 const PHASES: Readonly<Record<string, string>> = {
   VerificationSucceeded: 'verify',
   DiscoverySucceeded: 'discover',
@@ -24,13 +18,11 @@ export type Life = {
 }
 
 export const lifeOf = async (client: Client, name: string): Promise<Life> => {
-  const { events } = (await client.must('GET', `/v1/nodes/${name}/history?limit=10000`)) as unknown as {
-    events: Entry[]
-  }
+  const events = await client.history(name)
   const phases = events.flatMap(({ type, duration_ms }) =>
     PHASES[type] && duration_ms !== null ? [{ phase: PHASES[type], ms: duration_ms }] : [],
   )
-  const gap_ms = events.reduce((sum, { data }) => sum + (data.gap_ms ?? 0), 0)
+  const gap_ms = events.reduce((sum, { data }) => sum + ('gap_ms' in data ? data.gap_ms : 0), 0)
   return { name, phases, gap_ms, total_ms: phases.reduce((sum, { ms }) => sum + ms, 0) }
 }
 
