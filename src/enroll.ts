@@ -1,6 +1,6 @@
 /** Enrolment: a name and MACs are claimed, the BMC's secrets put away, and a stream begun. */
 import { z } from 'zod'
-import { MAX_PORTS, macAddress, metadata, nodeName } from '../machines/node/enrolment.ts'
+import { metadata, nodeName, ports } from '../machines/node/enrolment.ts'
 import { jsonObject } from '../machines/node/phase.ts'
 import type { Meta } from '../machines/recorded.ts'
 import { type ClaimKind, ClaimRefused, type Claims } from './claims.ts'
@@ -17,7 +17,7 @@ export const enrollBody = z.strictObject({
   bmc: jsonObject
     .default({})
     .describe("the driver's settings: address, user, password, …; secrets never come out again"),
-  ports: z.array(macAddress).max(MAX_PORTS).default([]).describe('MACs that the node boots from, as far as known'),
+  ports: ports.default([]).describe('MACs that the node boots from, as far as known'),
   deploy_interface: z.string().nullable().default(null),
   metadata: metadata.default({}),
 })

@@ -7,7 +7,14 @@
 import { blank, evolve, type Node, type RecordedNodeEvent, stateOf } from '../machines/node/machine.ts'
 import { meta } from '../machines/recorded.ts'
 import { checked, isKnownType } from './schemas.ts'
-import type { Appended, EventStore, NewEvent, Position, Recorded } from './store/port.ts'
+import {
+  type Appended,
+  type EventStore,
+  type NewEvent,
+  type Position,
+  type Recorded,
+  StoreUnavailable,
+} from './store/port.ts'
 
 export type Fleet = ReturnType<typeof openFleet>
 /** Called after each event with the node as it was and as it is. Must not throw. */
@@ -36,6 +43,7 @@ export const openFleet = (store: EventStore) => {
   const ready = Promise.withResolvers<void>()
   let head: Position | null = null
   let caughtUp = false
+  let trouble: string | null = null
 
   const index = (id: string, before: Node, after: Node) => {
     const gone = stateOf(after) === 'forgotten'
@@ -96,6 +104,8 @@ export const openFleet = (store: EventStore) => {
     /** Resolves once history has been read to its end; rejects when it cannot be. */
     ready: ready.promise,
     isReady: () => caughtUp,
+    /** Why the log could not be written when last tried; null when it could. */
+    trouble: () => trouble,
     get: (id: string): Node | undefined => nodes.get(id),
     /** By id or by name. */
     find(key: string): { id: string; node: Node } | null {
@@ -117,8 +127,11 @@ export const openFleet = (store: EventStore) => {
     async append(stream: string, expected: number, news: readonly NewEvent[]): Promise<Appended> {
       for (const { id } of news) own.add(id)
       try {
-        return await store.append(stream, expected, news)
+        const appended = await store.append(stream, expected, news)
+        trouble = null
+        return appended
       } catch (error) {
+        if (error instanceof StoreUnavailable) trouble = error.message
         for (const { id } of news) own.delete(id)
         throw error
       }

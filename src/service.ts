@@ -102,7 +102,7 @@ export const startService = async (config: Config, log: Logger, parts: Partial<P
   })
 
   const checks: Record<string, Check> = {
-    log: () => (fleet.isReady() ? null : 'history is still being read'),
+    log: () => (fleet.isReady() ? fleet.trouble() : 'history is still being read'),
   }
   const api = openApi({ store, fleet, handle, enroll, runner, drivers, blobs, log, checks, signal })
 

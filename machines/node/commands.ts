@@ -4,7 +4,7 @@ import { needsBurnIn } from './burn-in.ts'
 import { ERASE } from './cleaning.ts'
 import { type Command, command } from './command.ts'
 import { ready } from './deployment.ts'
-import { credential, MAX_PORTS, macAddress, metadata, nodeName } from './enrolment.ts'
+import { credential, metadata, nodeName, ports } from './enrolment.ts'
 import { accepts, type EventData, type EventType, type Node, type NodeEvent, stateOf } from './machine.ts'
 import { type JsonObject, jsonObject, type Plans } from './phase.ts'
 import { POWER_ACTIONS } from './power.ts'
@@ -163,7 +163,7 @@ export const commands = {
       .strictObject({
         bmc: jsonObject.optional(),
         metadata: metadata.optional(),
-        ports: z.array(macAddress).max(MAX_PORTS).optional(),
+        ports: ports.optional(),
         deploy_interface: z.string().nullable().optional(),
         /** Put in by the shell when it has moved a password from `bmc` into the vault. */
         credential: credential.optional(),

@@ -4,7 +4,7 @@ import { begun, type Fold, failed } from './facts.ts'
 import { failure, jsonObject, phase, plans } from './phase.ts'
 
 const MAX_METADATA_ENTRIES = 64
-export const MAX_PORTS = 64
+const MAX_PORTS = 64
 
 export const nodeName = z
   .string()
@@ -14,6 +14,11 @@ export const macAddress = z
   .string()
   .transform((mac) => mac.toLowerCase().replaceAll('-', ':'))
   .pipe(z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, 'six hexadecimal bytes, such as 52:54:00:12:34:56'))
+/** MACs of a node, each named once. */
+export const ports = z
+  .array(macAddress)
+  .max(MAX_PORTS)
+  .transform((macs) => [...new Set(macs)])
 export const metadata = z
   .record(z.string().min(1).max(64), z.string().max(1024))
   .refine((entries) => Object.keys(entries).length <= MAX_METADATA_ENTRIES, `at most ${MAX_METADATA_ENTRIES} entries`)
@@ -28,7 +33,7 @@ export const events = {
     credential,
     deploy_interface: z.string().nullable(),
     metadata,
-    ports: z.array(macAddress).max(MAX_PORTS),
+    ports,
   }),
   NodeRenamed: z.object({ name: nodeName }),
   NodeUpdated: z.object({
@@ -36,7 +41,7 @@ export const events = {
     credential: credential.optional(),
     deploy_interface: z.string().nullable().optional(),
     metadata: metadata.optional(),
-    ports: z.array(macAddress).max(MAX_PORTS).optional(),
+    ports: ports.optional(),
   }),
   NodeForgotten: z.object({ reason: z.string().default('') }),
   VerificationRequested: z.object({ plans }),

@@ -3,6 +3,7 @@ import type { JsonObject } from '../../machines/node/phase.ts'
 import { ClaimRefused } from '../claims.ts'
 import { inventoryOf } from './agent.ts'
 import { type Interface, StepFailure } from './job.ts'
+import { whenWritable } from './writable.ts'
 
 export const inspect: Interface = {
   collect: {
@@ -12,7 +13,9 @@ export const inspect: Interface = {
       const { nics, disks, tools: _, ...found } = await inventoryOf(job)
       const cause = { actor: { kind: 'effect', name: 'discover' } } as const
       try {
-        await Promise.all(nics.map(({ mac }) => services.claims.take('mac', mac, id, cause)))
+        const take = () => Promise.all(nics.map(({ mac }) => services.claims.take('mac', mac, id, cause)))
+        await whenWritable(take, { id, clock: job.clock, log: services.log, signal: job.signal, waitFor: job.waitFor })
+        job.signal.throwIfAborted()
       } catch (error) {
         if (error instanceof ClaimRefused) throw new StepFailure('mac-conflict', error.message)
         throw error
