@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { PowerState } from '../../src/bmc/port.ts'
-import { CHASSIS_PROGRAM, emulatorCommands, lanConfig, SENSOR_RECORDS } from './bmc-sim-files.ts'
+import { sensorRecords } from '../lab/bmc-emulator.ts'
+import { CHASSIS_PROGRAM, emulatorCommands, lanConfig } from './bmc-sim-files.ts'
 
 /** How the chassis takes its commands; what is left out stays as it was. */
 export type Behaviour = {
@@ -67,7 +68,7 @@ export async function startBmc(scope: Scope): Promise<BmcSim> {
   await writeFile(file('chassis'), CHASSIS_PROGRAM, { mode: 0o700 })
   await writeFile(file('lan.conf'), lanConfig({ dir, address, port, users: USERS }), { mode: 0o600 })
   await writeFile(file('bmc.emu'), emulatorCommands(file('temperature')))
-  await writeFile(file('sdr.txt'), SENSOR_RECORDS)
+  await writeFile(file('sdr.txt'), sensorRecords())
   await mkdir(file('state/ipmi_sim/bmc'), { recursive: true })
   await promisify(execFile)('sdrcomp', ['-o', file('state/ipmi_sim/bmc/sdr.20.main'), file('sdr.txt')])
   const first = { power: 0, boot: 'none', temperature: 45, late: 0, mode: 'obeyed', soft_off: 'obeyed', commands: '' }
