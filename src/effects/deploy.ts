@@ -110,7 +110,10 @@ const writeByIscsi = async (job: Job): Promise<JsonObject> => {
   }
 }
 
-/** The checksum is computed on the way; the first mebibyte is written last, and only when the checksum is right. */
+/**
+ * The checksum is computed on the way; the first mebibyte is written last, and only when the checksum is right. After a
+ * restart of the service the same order is given again: an agent that is still at it goes on.
+ */
 const writeDirect = async (job: Job): Promise<JsonObject> => {
   const disk = await rootDisk(job)
   const { url, compression, checksum } = requestOf(job).image
@@ -123,7 +126,7 @@ const writeDirect = async (job: Job): Promise<JsonObject> => {
           // An agent speaks no TLS, and has no folders of ours: such images come through the service.
           url: isForeign
             ? url
-            : `${job.services.provisioning_url}/agent/data?order=${job.attempt}.${job.index}.pull.${job.run}.${pull}`,
+            : `${job.services.provisioning_url}/agent/data?order=${job.attempt}.${job.index}.pull.${pull}`,
           disk: disk.name,
           compression,
           checksum,
@@ -131,7 +134,7 @@ const writeDirect = async (job: Job): Promise<JsonObject> => {
           auth: isForeign ? 'none' : 'session',
         },
         ...(image ? { data: { file: image.path } } : {}),
-        name: `pull.${job.run}.${pull}`,
+        name: `pull.${pull}`,
       })
       if (end.rc === 0) return { ...end.body, root_disk: named(disk), verified: 'checksum of what was downloaded' }
       const reason = String(end.body['reason'] ?? `the agent ended it with code ${end.rc}`)
