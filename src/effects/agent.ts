@@ -6,7 +6,9 @@ import type { Order, OrderEnd } from '../boot/agents.ts'
 import { whileOn } from './awake.ts'
 import { type Job, StepFailure } from './job.ts'
 
-/** Exit codes of the agent that mean that a download broke off; what it had begun may be begun again. */
+/** Exit code of the agent: the download is not what it should be, and the disk was left without its first mebibyte. */
+export const WRONG_CHECKSUM = 3
+/** Exit code of the agent: a download broke off; what it had begun may be begun again. */
 export const BROKEN_DOWNLOAD = 4
 
 /** An agent at work reports about once a second. */

@@ -12,7 +12,7 @@ import type { VerifiedImage } from '../boot/images.ts'
 import { IscsiError, newChap, verifyImage, writeImage } from '../boot/iscsi.ts'
 import { HEAD_BYTES, planConfigPartition } from '../boot/partitions.ts'
 import { chooseRootDisk } from '../boot/root-device.ts'
-import { type AgentDisk, BROKEN_DOWNLOAD, inventoryOf, named, order, tryOrder } from './agent.ts'
+import { type AgentDisk, BROKEN_DOWNLOAD, inventoryOf, named, order, tryOrder, WRONG_CHECKSUM } from './agent.ts'
 import { whileOn } from './awake.ts'
 import { type Interface, type Job, StepFailure } from './job.ts'
 
@@ -137,7 +137,10 @@ const writeDirect = async (job: Job): Promise<JsonObject> => {
         name: `pull.${pull}`,
       })
       if (end.rc === 0) return { ...end.body, root_disk: named(disk), verified: 'checksum of what was downloaded' }
-      const reason = String(end.body['reason'] ?? `the agent ended it with code ${end.rc}`)
+      const reason = `image ${url}: ${String(end.body['reason'] ?? `the agent ended it with code ${end.rc}`)}`
+      if (end.rc === WRONG_CHECKSUM) {
+        throw new StepFailure('image-wrong-checksum', `${reason}; nothing bootable is on ${disk.name}`, end.body)
+      }
       if (end.rc !== BROKEN_DOWNLOAD || pull === MAX_PULLS) throw new StepFailure('pull-failed', reason, end.body)
       job.waitFor(`the image to be pulled again: ${reason}`)
       await job.gap.away(() => job.clock.sleep(PULL_AGAIN_AFTER_MS, job.signal))
