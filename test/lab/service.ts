@@ -4,10 +4,12 @@ import { createWriteStream, mkdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import type { Rack } from './rack.ts'
-import { until } from './run.ts'
+import { textOf, until } from './run.ts'
 
 const READY_DEADLINE_MS = 30_000
 const END_DEADLINE_MS = 15_000
+/** How much of the service's log is told when it ends unexpectedly. */
+const MAX_QUOTE_CHARS = 3_000
 const ROOT = resolve(import.meta.dirname, '../..')
 
 export type RackService = {
@@ -65,7 +67,7 @@ export const startRackService = async (rack: Rack, options: RackServiceOptions):
   const url = `http://127.0.0.1:${port}`
   try {
     await until('the service to be ready', READY_DEADLINE_MS, async () => {
-      if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the service ended; see ${log_file}`)
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the service ended: ${endOf(log_file)}`)
       return (await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2_000) }).catch(() => null))?.ok
     })
   } catch (error) {
@@ -91,10 +93,12 @@ export const startRackService = async (rack: Rack, options: RackServiceOptions):
         throw new Error(`the service did not end within ${END_DEADLINE_MS} ms`)
       }
       if (code !== 0 && child.signalCode === null)
-        throw new Error(`the service ended with code ${code}; see ${log_file}`)
+        throw new Error(`the service ended with code ${code}: ${endOf(log_file)}`)
     },
   }
 }
+
+const endOf = (log_file: string) => textOf(log_file).slice(-MAX_QUOTE_CHARS)
 
 const end = async (child: ChildProcess, exited: Promise<unknown>) => {
   child.kill('SIGKILL')

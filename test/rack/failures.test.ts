@@ -9,7 +9,7 @@ import { allOf, done } from './told.ts'
 
 const TEST = { timeout: 180_000 }
 /** Short, since each of them is waited for to its end here. */
-const DEADLINES = 'bmc=8,power=8,ramdisk_boot=20'
+const DEADLINES = 'bmc=8,power=10,ramdisk_boot=20'
 const DEAD =
   'nothing came back (ipmitool said: "Get Auth Capabilities error | ' +
   'Error issuing Get Channel Authentication Capabilities request | ' +
@@ -66,7 +66,7 @@ describe('what goes wrong is told in words that help', { concurrency: true }, ()
     assert.deepEqual(await failureIn(name, 'manageable'), {
       code: 'deadline',
       reason:
-        'not done within 8 s of its start; it was waiting for ' +
+        'not done within 10 s of its start; it was waiting for ' +
         'the chassis to be on: the BMC accepted "power on" 1 time(s) and reports otherwise',
       step: 'power.on',
     })
@@ -79,7 +79,7 @@ describe('what goes wrong is told in words that help', { concurrency: true }, ()
     assert.deepEqual([code, step], ['deadline', 'power.on'])
     assert.equal(
       reason,
-      'not done within 8 s of its start; it was waiting for the BMC to say whether the chassis is on ' +
+      'not done within 10 s of its start; it was waiting for the BMC to say whether the chassis is on ' +
         `(Could not read the power state through the BMC at ${bmc.address}:623: ${DEAD})`,
     )
     rack.bmc(1).tellTruth()
