@@ -3,12 +3,12 @@ import { type Job, StepFailure } from './job.ts'
 
 /** Between two looks at the power of a node that says nothing. */
 const LOOK_EVERY_MS = 10_000
-/** Firmware updates and memory training switch some nodes off for a moment: one that was found off is looked at again. */
-const LOOK_AGAIN_AFTER_MS = 3_000
-const LOOKS_OFF = 2
+/** Firmware updates and memory training switch some nodes off for seconds: only one that is found off each time is off. */
+const LOOK_AGAIN_AFTER_MS = 5_000
+const LOOKS_OFF = 3
 
 /**
- * Waits with a signal that also aborts when the BMC says twice that the node is off; that is recorded as well.
+ * Waits with a signal that also aborts when the BMC keeps saying that the node is off; that is recorded as well.
  * @param isQuiet whether nothing has been heard of the node lately: while it talks, its BMC is left alone
  * @throws {StepFailure} `power-lost`
  */
