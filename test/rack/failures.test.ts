@@ -5,7 +5,7 @@ import { deployment } from '../lab/life.ts'
 import { run, until } from '../lab/run.ts'
 import { inventoryOf, openAgent } from './agent.ts'
 import { openSite } from './site.ts'
-import { allOf, done } from './told.ts'
+import { done } from './told.ts'
 
 const TEST = { timeout: 180_000 }
 /** Short, since each of them is waited for to its end here. */
@@ -154,35 +154,44 @@ describe('what goes wrong is told in words that help', { concurrency: true }, ()
     )
   })
 
-  test('an image with the wrong checksum: told before the node is touched', TEST, async () => {
-    const { name } = await manageable(6)
-    await rack.unplug(6)
-    await order(name, 'provide', { burn_in: 'never' })
-    const session = await agent.session(await agent.token(site.node(6)), inventoryOf(site.node(6)))
-    const { text } = await agent.order(session)
-    const [, id = '', verb] = /^id=(\S+)\nverb=(\S+)/.exec(text) ?? []
-    assert.equal(verb, 'wipe', text)
-    await agent.result(session, id, { method: 'metadata', bytes: 1 })
-    await client.become(name, 'available')
+  test(
+    'an image with the wrong checksum: told before the node is touched; a disk that is not there: with those that are',
+    TEST,
+    async () => {
+      const { name } = await manageable(6)
+      await rack.unplug(6)
+      await order(name, 'provide', { burn_in: 'never' })
+      const session = await agent.session(await agent.token(site.node(6)), inventoryOf(site.node(6)))
+      const { text } = await agent.order(session)
+      const [, id = '', verb] = /^id=(\S+)\nverb=(\S+)/.exec(text) ?? []
+      assert.equal(verb, 'wipe', text)
+      await agent.result(session, id, { method: 'metadata', bytes: 1 })
+      await client.become(name, 'available')
 
-    const before = done(rack.bmcLog(6))
-    const right = deployment(image, 'iscsi')
-    const wrong = `sha256:${'0'.repeat(64)}`
-    await order(name, 'deploy', { ...right, image: { ...right.image, checksum: wrong } })
-    assert.deepEqual(await failureIn(name, 'deploy-failed'), {
-      code: 'image-wrong-checksum',
-      reason:
-        `image ${right.image.url} has the checksum ${right.image.checksum}, ${wrong} was expected: ` +
-        'correct the checksum, or somebody changed the image',
-      step: 'deploy.image',
-    })
-    assert.deepEqual(done(rack.bmcLog(6)), before)
-    await order(name, 'deploy', right)
-    await atStep(name, 'boot.agent')
-    await order(name, 'abort', { reason: 'seen enough' })
-    assert.equal((await failureIn(name, 'deploy-failed')).reason, 'seen enough')
-    assert.equal(allOf(await client.history(name), 'LateReportReceived').length, 0)
-  })
+      const before = done(rack.bmcLog(6))
+      const right = deployment(image, 'iscsi')
+      const wrong = `sha256:${'0'.repeat(64)}`
+      await order(name, 'deploy', { ...right, image: { ...right.image, checksum: wrong } })
+      assert.deepEqual(await failureIn(name, 'deploy-failed'), {
+        code: 'image-wrong-checksum',
+        reason:
+          `image ${right.image.url} has the checksum ${right.image.checksum}, ${wrong} was expected: ` +
+          'correct the checksum, or somebody changed the image',
+        step: 'deploy.image',
+      })
+      assert.deepEqual(done(rack.bmcLog(6)), before)
+      await order(name, 'deploy', { ...right, root_device: { serial: 'ELSEWHERE' } })
+      await agent.session(await agent.token(site.node(6)), inventoryOf(site.node(6)))
+      assert.deepEqual(await failureIn(name, 'deploy-failed'), {
+        code: 'no-root-disk',
+        reason:
+          'no disk fits as root device. ' +
+          `vda (6.0 GiB, virtio, not rotating, model unknown, serial ${site.node(6).disk_serials[0]}): ` +
+          'its serial is not ELSEWHERE. Correct the hints of the node (root_device) or inspect it again.',
+        step: 'deploy.write-iscsi',
+      })
+    },
+  )
 })
 
 /** Another machine with that MAC asks for an address, gets it, and asks for nothing more. */
