@@ -54,7 +54,7 @@ export const openPrepare = ({ claims, vault, drivers, checkImage }: PrepareTools
       checkDeployInterface(driver, body['deploy_interface'])
       checkImage(body['image'] as { url: string })
       const chosen = body['deploy_interface'] ?? node.facts.deploy_interface ?? driver.deploy_interfaces[0]
-      const { user_data, ...open } = (body['config_drive'] ?? {}) as { user_data?: string }
+      const { user_data, ...open } = (body['config_drive'] ?? {}) as { user_data?: string } // null: no config drive at all
       const prepared = { ...body, deploy_interface: chosen }
       if (user_data === undefined) return prepared
       // User data carries keys and passwords: the log only says that there was some, and which.
@@ -63,9 +63,15 @@ export const openPrepare = ({ claims, vault, drivers, checkImage }: PrepareTools
     },
   }
 
-  return async (id: string, node: Node, name: CommandName, body: object, cause: Cause): Promise<object> =>
-    (await steps[name]?.(id, node, body as Body, cause)) ?? body
+  return async (id: string, node: Node, name: CommandName, body: object, cause: Cause): Promise<object> => {
+    const taken = OURS.find((field) => field in body)
+    if (taken) throw new PlanRefused(taken, 'is set by the service: give the secret itself, it is put away')
+    return (await steps[name]?.(id, node, body as Body, cause)) ?? body
+  }
 }
+
+/** Fields of events that name secrets: never taken from a caller. */
+const OURS = ['credential', 'config_drive_secret']
 
 export const checkDeployInterface = (driver: Driver, name: unknown): void => {
   if (typeof name !== 'string' || driver.deploy_interfaces.includes(name)) return

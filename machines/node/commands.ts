@@ -65,7 +65,9 @@ const deployBody = z.strictObject({
       network_data: jsonObject.optional(),
       vendor_data: jsonObject.optional(),
     })
-    .optional(),
+    .nullable()
+    .default({})
+    .describe('null: none at all'),
   /** Put in by the shell when it has moved the secret parts of the config drive into the vault. */
   config_drive_secret: z.object({ name: z.string(), version: z.int() }).optional(),
   ready: ready.default({ rule: 'phone-home' }),
@@ -127,7 +129,7 @@ export const commands = {
         root_device: asJson(body.root_device),
         instance_id: id(),
         deploy_interface: deploy_interface ?? node.facts.deploy_interface ?? '',
-        config_drive: config_drive ? asJson(config_drive) : null,
+        config_drive: config_drive && asJson(config_drive),
         config_drive_secret: config_drive_secret ?? null,
         plans,
       }

@@ -21,7 +21,7 @@ export type RamdiskScript = {
   readonly kernel_args?: readonly string[]
 }
 
-/** The wait before iPXE asks again. It asks for ever: the service cuts the power when its own deadline is over. */
+/** The wait before iPXE asks again. It asks for ever: the next attempt switches the node off before it begins. */
 const RETRY_S = 5
 const MAC = /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/
 const TOKEN = /^[A-Za-z0-9_-]{16,128}$/
