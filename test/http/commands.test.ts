@@ -52,10 +52,10 @@ suite('a command', { timeout: 60_000 }, () => {
     const service = await bloomery(t)
     const id = await nodeThatIs(service, 'available')
     const ref = { name: 'bmc', version: 1 }
-    const deploy = await service.post(`/v1/nodes/${id}/deploy`, { image: IMAGE, config_drive_secret: ref })
-    assert.equal(problemOf(deploy, 422, 'invalid').errors[0]?.field, 'config_drive_secret')
+    const deploy = await service.post(`/v1/nodes/${id}/deploy`, { ...IMAGE, config_drive_secret: ref })
+    assert.equal(problemOf(deploy, 422, 'invalid').errors?.[0]?.field, 'config_drive_secret')
     const update = await service.post(`/v1/nodes/${id}/update`, { credential: ref })
-    assert.equal(problemOf(update, 422, 'invalid').errors[0]?.field, 'credential')
+    assert.equal(problemOf(update, 422, 'invalid').errors?.[0]?.field, 'credential')
   })
 
   test('that is too large is told so, announced or in chunks', async (t) => {
