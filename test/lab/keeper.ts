@@ -128,10 +128,14 @@ function registrations(): readonly Registration[] {
 
 const namespaces = () => listOf('/run/netns')
 
-/** When a process began, in ticks since boot: with its number, what tells it from a later one of the same number. */
+/**
+ * When a process began, in ticks since boot: with its number, what tells it from a later one of the same number. Empty when it is gone,
+ * also when it is dead and its parent has not looked yet.
+ */
 function startOf(pid: number): string {
   const stat = textOf(`/proc/${pid}/stat`)
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? ''
+  const [state = '', ...rest] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return state === 'Z' || state === 'X' ? '' : (rest[18] ?? '')
 }
 
 function listOf(path: string): readonly string[] {
