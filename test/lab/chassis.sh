@@ -12,6 +12,20 @@ record() { printf '{"at":"%s","what":"%s","detail":"%s","outcome":"%s"}\n' "$(da
 # A process of that number is only ours if it names our directory; one that has ended but is not yet reaped has no command line.
 running() { pid=$(cat "$node/qemu.pid" 2>/dev/null) && tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF "$node/qemu.pid"; }
 
+# A process that ends loses its command line first, and its tap, sockets and disk locks a moment later.
+exiting() {
+  state=$(sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | cut -c 1)
+  case $state in '' | Z | X) return 1 ;; esac
+  [ -z "$(tr -d '\0' 2>/dev/null <"/proc/$1/cmdline")" ]
+}
+
+# gone <pid>: waits until it holds nothing any more, for 5 s at most
+gone() {
+  tries=0
+  while { running || exiting "$1"; } && [ $tries -lt 250 ]; do sleep 0.02 && tries=$((tries + 1)); done
+  ! running
+}
+
 override() { cat "$node/boot" 2>/dev/null || echo default; }
 
 # The firmware reads the boot order at a machine's start, so this is for the guest's own reboots: they go to the disk. Disks have the
@@ -33,6 +47,7 @@ take_override() {
 }
 
 start() {
+  gone "$(cat "$node/qemu.pid" 2>/dev/null || echo 0)" # one that switched itself off just now
   take_override
   case $boot in pxe) place=0 ;; *) place=99 ;; esac
   sed "s/@NIC_PLACE@/$place/" "$node/qemu.args" | xargs -d '\n' qemu-system-x86_64 >>"$node/qemu.log" 2>&1 || return 1
@@ -41,9 +56,7 @@ start() {
 
 end() {
   kill -KILL "$pid" # as a power cut: no flush, no goodbye
-  tries=0
-  while running && [ $tries -lt 250 ]; do sleep 0.02 && tries=$((tries + 1)); done
-  ! running && rm -f "$node/qemu.pid"
+  gone "$pid" && rm -f "$node/qemu.pid"
 }
 
 power_on() {

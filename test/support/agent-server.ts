@@ -93,6 +93,8 @@ export async function startAgentServer(options: {
         running?.uploads.set(String(url.searchParams.get('name')), body)
         return reply(200, createHash('sha256').update(body).digest('hex'))
       case 'POST /agent/result': {
+        // An agent that is not sure that its result arrived tells it again: then it is about an order that has ended.
+        if (url.searchParams.get('order') !== running?.id) return reply(200, '')
         const ended = running
         running = null
         ended?.ended.resolve({ ...ended, rc: Number(url.searchParams.get('rc')), body: JSON.parse(body.toString()) })
