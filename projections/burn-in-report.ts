@@ -1,6 +1,6 @@
 /** What the burn-ins of a node found: each attempt, each step with its evidence, and the verdict. */
 import { blank, evolve, type Node, type RecordedNodeEvent } from '../machines/node/machine.ts'
-import type { JsonObject } from '../machines/node/phase.ts'
+import { type JsonObject, stepName } from '../machines/node/phase.ts'
 
 type StepReport = {
   readonly step: string
@@ -46,9 +46,9 @@ const opened = ({ work }: Node, event: RecordedNodeEvent): BurnInReport => ({
   result: 'running',
   reason: null,
   ended_at: null,
-  steps: (work?.plan ?? []).map(({ interface: face, step, args }) => ({
-    step: `${face}.${step}`,
-    args,
+  steps: (work?.plan ?? []).map((planned) => ({
+    step: stepName(planned),
+    args: planned.args,
     result: 'waiting',
     started_at: null,
     ended_at: null,

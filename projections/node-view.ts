@@ -1,6 +1,7 @@
 /** A node as the API shows it: its state in words, what it is at, what it is made of, and what may be asked of it now. */
 import { allowedCommands } from '../machines/node/commands.ts'
 import { isBusy, type Node, stateOf } from '../machines/node/machine.ts'
+import { stepName } from '../machines/node/phase.ts'
 import type { Work } from '../machines/node/work.ts'
 
 export const summary = (id: string, node: Node) => ({
@@ -43,13 +44,11 @@ const workView = (work: Work) => {
     attempt: work.request.revision,
     command: work.request.command ?? null,
     since: work.since_at,
-    step: step
-      ? { index: work.cursor, name: `${step.interface}.${step.step}`, started_at: work.step_started_at }
-      : null,
+    step: step ? { index: work.cursor, name: stepName(step), started_at: work.step_started_at } : null,
     /** When the running step is given up, if nothing else ends it. */
     deadline_at: deadline_ms === null ? null : new Date(deadline_ms).toISOString(),
-    plan: work.plan.map(({ interface: face, step }, index) => ({
-      step: `${face}.${step}`,
+    plan: work.plan.map((planned, index) => ({
+      step: stepName(planned),
       status: index < work.cursor ? 'done' : index === work.cursor && work.run > 0 ? 'running' : 'waiting',
     })),
     boot: work.boot,

@@ -8,6 +8,7 @@ import { credential, metadata, nodeName, ports } from './enrolment.ts'
 import { accepts, type EventData, type EventType, type Node, type NodeEvent, stateOf } from './machine.ts'
 import { type JsonObject, jsonObject, type Plans } from './phase.ts'
 import { POWER_ACTIONS } from './power.ts'
+import { currentStep } from './work.ts'
 
 const nothing = z.strictObject({})
 const reason = z.string().min(1).max(1024)
@@ -190,7 +191,7 @@ export const commands = {
     propose: ({ reason }, { node }) => [
       node.work === null && accepts(node, 'AttemptGivenUp')
         ? { type: 'AttemptGivenUp', data: { reason } }
-        : { type: 'AttemptAborted', data: { reason, step: currentStep(node) } },
+        : { type: 'AttemptAborted', data: { reason, step: currentStep(node.work) } },
     ],
   }),
   retry: command({
@@ -210,7 +211,12 @@ export const commands = {
     effects: () => [],
     propose: ({ reason, running }, { node }) => [
       ...(running === 'abort' && node.work
-        ? [{ type: 'AttemptAborted', data: { reason: `maintenance: ${reason}`, step: currentStep(node) } } as const]
+        ? [
+            {
+              type: 'AttemptAborted',
+              data: { reason: `maintenance: ${reason}`, step: currentStep(node.work) },
+            } as const,
+          ]
         : []),
       { type: 'MaintenanceSet', data: { reason } },
     ],
@@ -240,11 +246,6 @@ const cleaningGoal = (node: Node): 'manageable' | 'available' =>
   stateOf(node) === 'manageable' || (stateOf(node) === 'clean-failed' && node.asked?.data['goal'] !== 'available')
     ? 'manageable'
     : 'available'
-
-const currentStep = ({ work }: Node): string | null => {
-  const step = work?.plan[work.cursor]
-  return step ? `${step.interface}.${step.step}` : null
-}
 
 /** What a failed node was asked, to be asked again: the phases that need new plans, and the event. */
 const again = (node: Node): { plans: Plans; event: (plans: Plans) => NodeEvent } | null => {

@@ -2,16 +2,16 @@
 import { changesBetween, type Hardware } from './discovery.ts'
 import type { Node, NodeEvent } from './machine.ts'
 import type { EffectName, JsonObject } from './phase.ts'
-import type { Work } from './work.ts'
+import { currentStep, type Work } from './work.ts'
 
 /** The event that says the phase is done, made from the evidence of its steps. */
 export const conclude = (node: Node, work: Work): NodeEvent => conclusions[work.effect](node, work)
 
 /** The event that says the phase failed, for the reason that its step gave. */
-export const failureOf = (work: Work, { code, reason }: { code: string; reason: string }): NodeEvent => {
-  const step = work.plan[work.cursor]
-  return { type: FAILURES[work.effect], data: { code, reason, step: step ? `${step.interface}.${step.step}` : null } }
-}
+export const failureOf = (work: Work, { code, reason }: { code: string; reason: string }): NodeEvent => ({
+  type: FAILURES[work.effect],
+  data: { code, reason, step: currentStep(work) },
+})
 
 const FAILURES = {
   verify: 'VerificationFailed',

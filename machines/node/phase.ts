@@ -73,6 +73,9 @@ export const step = z.object({
 })
 export type Step = z.infer<typeof step>
 
+/** A step as people, failures and settings write it: `deploy.write-iscsi`. */
+export const stepName = ({ interface: face, step }: Pick<Step, 'interface' | 'step'>): string => `${face}.${step}`
+
 /** The most steps one plan may have. */
 export const MAX_PLAN_STEPS = 64
 export const plan = z.array(step).max(MAX_PLAN_STEPS)

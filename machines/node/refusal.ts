@@ -1,6 +1,7 @@
 /** Why a command is refused now, in words: the node is elsewhere in its life, busy, or in somebody's hands. */
 import { type CommandName, commands } from './commands.ts'
 import { lifeStates, type Node, stateOf } from './machine.ts'
+import { stepName } from './phase.ts'
 
 /** The states of life that have room for a command. */
 export const takenIn = (name: CommandName): string[] => {
@@ -21,7 +22,7 @@ export const whyNot = (node: Node, name: CommandName): string => {
   if (takenIn(name).includes(state)) return blocked(node)
   if (work) {
     const step = work.plan[work.cursor]
-    const at = step ? `, at step ${work.cursor + 1} of ${work.plan.length} (${step.interface}.${step.step})` : ''
+    const at = step ? `, at step ${work.cursor + 1} of ${work.plan.length} (${stepName(step)})` : ''
     return `the node is ${state === 'active' || work.effect === 'switch-power' ? 'switching its power' : state} since ${work.since_at}${at}; wait for it to end, or abort it`
   }
   return `${name} is taken by a node that is ${listed(takenIn(name))}; this one is ${state}`

@@ -6,7 +6,7 @@
  */
 import { z } from 'zod'
 import { begun, type Fold, type Place } from './facts.ts'
-import { blobRef, type EffectName, type JsonObject, jsonObject, type Plans, type Step } from './phase.ts'
+import { blobRef, type EffectName, type JsonObject, jsonObject, type Plans, type Step, stepName } from './phase.ts'
 
 /** Observable steps of a network boot, in the order in which they should come. */
 export const MILESTONES = [
@@ -98,6 +98,12 @@ export type Work = {
     readonly document: z.infer<typeof blobRef>
     readonly at: string
   } | null
+}
+
+/** The step that is next or running, by its name; null when none is left, or nothing is at work. */
+export const currentStep = (work: Work | null): string | null => {
+  const step = work?.plan[work.cursor]
+  return step ? stepName(step) : null
 }
 
 /** The most boot milestones one attempt keeps. */

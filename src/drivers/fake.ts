@@ -7,7 +7,7 @@
 import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { hardware } from '../../machines/node/discovery.ts'
-import type { EffectName, JsonObject, Step } from '../../machines/node/phase.ts'
+import { type EffectName, type JsonObject, type Step, stepName } from '../../machines/node/phase.ts'
 import { type Bmc, BmcError, type BootDevice, type PowerState } from '../bmc/port.ts'
 import { type Interface, type Job, StepFailure, type StepHandler } from '../effects/job.ts'
 import { management } from '../effects/management.ts'
@@ -114,7 +114,7 @@ const pretend = (work: (job: Job, machine: FakeBmc['machine'], options: Options)
     repeatable: true,
     async run(job) {
       const { machine, options } = job.bmc as FakeBmc
-      const name = `${job.step.interface}.${job.step.step}`
+      const name = stepName(job.step)
       const { [name]: own, default: common = 0 } = options.delays_ms
       const delay_ms = own ?? common
       if (delay_ms > 0 && name !== 'deploy.write') {

@@ -1,5 +1,6 @@
 /** One step of a plan: run until it is done, fails, or runs out of the time that the log gave it. */
 import type { Node, NodeEvent } from '../../machines/node/machine.ts'
+import { stepName } from '../../machines/node/phase.ts'
 import { BmcError } from '../bmc/port.ts'
 import { type Gap, openGap } from './gap.ts'
 import { type Job, StepFailure } from './job.ts'
@@ -34,10 +35,10 @@ export const runStep = async (tools: RunnerTools, which: Which): Promise<StepEnd
 
   const handler = drivers.get(node.facts.driver)?.interfaces[step.interface]?.[step.step]
   if (!handler) {
-    return failed('no-such-step', `driver ${node.facts.driver} has no step ${step.interface}.${step.step}`)
+    return failed('no-such-step', `driver ${node.facts.driver} has no step ${stepName(step)}`)
   }
   if (work.run > 1 && !handler.repeatable) {
-    const what = `${step.interface}.${step.step}`
+    const what = stepName(step)
     return failed(
       'outcome-unknown',
       `the service was stopped while ${what} was under way; look, and ask again if needed`,
